@@ -1,0 +1,1 @@
+"""MONAI Bundles as folders: reading, copying, the code they carry."""

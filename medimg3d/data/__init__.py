@@ -1,0 +1,1 @@
+"""Datalists, checks, folds, the preprocessing cache, seeded sampling, public data sets."""

@@ -1,0 +1,1 @@
+"""What the Ignite engines of MONAI lack: resuming, CPU autocast, history, progress."""

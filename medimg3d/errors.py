@@ -1,0 +1,44 @@
+"""Errors that a person can act on.
+
+Each message says what was found, what was expected and what to do, in one line, and never holds a
+patient's name, ID or birth date. The command line prints the message alone; ``--debug`` adds the
+traceback.
+"""
+
+from __future__ import annotations
+
+
+class Medimg3dError(Exception):
+    """Something the user can mend; the command line ends with exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(Medimg3dError):
+    """The command was called wrongly (no such folder, nothing in it, a bad option); exit code 2."""
+
+    exit_code = 2
+
+
+class GeometryError(Medimg3dError):
+    """An image has no geometry that can be trusted, or two grids that should agree do not."""
+
+
+class DataError(Medimg3dError):
+    """An image, label or datalist cannot be used."""
+
+
+class BundleError(Medimg3dError):
+    """A bundle lacks a file, a key or weights, or does not fit the data."""
+
+
+class MissingExtraError(Medimg3dError):
+    """An optional package is not installed.
+
+    Args:
+        package: Import name of the missing package.
+        extra: Extra of medimg3d that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f'{package} is not installed; install it with: pip install "medimg3d[{extra}]"')

@@ -1,0 +1,1 @@
+"""Inferers in MONAI's sense."""

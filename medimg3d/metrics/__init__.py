@@ -1,0 +1,1 @@
+"""Segmentation metrics, one idea a file."""

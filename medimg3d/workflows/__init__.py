@@ -1,0 +1,1 @@
+"""One file per user's job: ingest, train, evaluate, predict, demo."""

@@ -1,0 +1,64 @@
+"""Fixtures and the rule for tests on real data: skip loudly without it, fail where it is required."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+sys.path.insert(0, str(Path(__file__).parent))  # tests import phantoms.py by name
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def _data_root() -> Path | None:
+    root = os.environ.get("MEDIMG3D_DATA")
+    return Path(root) if root and (Path(root) / "hippocampus" / "dataset.json").is_file() else None
+
+
+def pytest_collection_modifyitems(config, items):
+    if _data_root() is not None or os.environ.get("MEDIMG3D_REQUIRE_DATA") == "1":
+        return
+    skip = pytest.mark.skip(reason="real data not found: set MEDIMG3D_DATA to run this test")
+    marked = [item for item in items if "realdata" in item.keywords]
+    for item in marked:
+        item.add_marker(skip)
+    config.stash[_SKIPPED] = len(marked)
+
+
+_SKIPPED = pytest.StashKey[int]()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    count = config.stash.get(_SKIPPED, 0)
+    if count:
+        terminalreporter.write_line(
+            f"NOT TESTED ON REAL DATA: {count} tests skipped. Set MEDIMG3D_DATA to a folder with the data sets.",
+            yellow=True,
+            bold=True,
+        )
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the real data sets; fails where MEDIMG3D_REQUIRE_DATA=1 and they are absent."""
+    root = _data_root()
+    if root is None:
+        pytest.fail("MEDIMG3D_REQUIRE_DATA=1 but MEDIMG3D_DATA names no folder with hippocampus/dataset.json")
+    return root
+
+
+@pytest.fixture(scope="session")
+def hippocampus(data_root: Path) -> Path:
+    """Decathlon root of the hippocampus set."""
+    return data_root / "hippocampus"
+
+
+@pytest.fixture(scope="session")
+def bundle_root() -> Path:
+    """The shipped hippocampus bundle."""
+    return REPOSITORY / "bundles" / "mri_hippocampus_unet"

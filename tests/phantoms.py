@@ -1,0 +1,67 @@
+"""Small images made by hand for the tests, with known answers; the one place where tests make images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+
+def affine(spacing_mm=(1.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0)) -> np.ndarray:
+    """RAS affine, axis aligned."""
+    matrix = np.diag([*spacing_mm, 1.0])
+    matrix[:3, 3] = origin_mm
+    return matrix
+
+
+def write_nifti(path: Path, array: np.ndarray, matrix: np.ndarray | None = None) -> Path:
+    """Write an array as NIfTI with its affine as both sform and qform."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(array, affine() if matrix is None else matrix)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
+    return path
+
+
+def two_part_phantom(seed: int, shape=(30, 42, 28)) -> tuple[np.ndarray, np.ndarray]:
+    """A bright bar along J on noise, its front half label 1 and rear half label 2, somewhere in the box.
+
+    Returns:
+        Image, float32, and label, uint8, both of ``shape``.
+    """
+    rng = np.random.default_rng(seed)
+    i0, j0, k0 = rng.integers(6, 10), rng.integers(6, 10), rng.integers(6, 10)
+    label = np.zeros(shape, np.uint8)
+    label[i0 : i0 + 10, j0 : j0 + 12, k0 : k0 + 8] = 1
+    label[i0 : i0 + 10, j0 + 12 : j0 + 24, k0 : k0 + 8] = 2
+    image = rng.normal(100, 10, shape) + 80 * (label == 1) + 120 * (label == 2)
+    return image.astype(np.float32), label
+
+
+def write_decathlon(folder: Path, num_cases: int = 8, first_seed: int = 0) -> Path:
+    """A Decathlon root (imagesTr, labelsTr, dataset.json) of :func:`two_part_phantom` cases."""
+    import json
+
+    training = []
+    for n in range(num_cases):
+        image, label = two_part_phantom(first_seed + n)
+        name = f"phantom_{n:03d}.nii.gz"
+        write_nifti(folder / "imagesTr" / name, image)
+        write_nifti(folder / "labelsTr" / name, label)
+        training.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    (folder / "dataset.json").write_text(
+        json.dumps(
+            {
+                "name": "phantoms",
+                "modality": {"0": "MRI"},
+                "labels": {"0": "background", "1": "front", "2": "rear"},
+                "numTraining": num_cases,
+                "numTest": 0,
+                "training": training,
+                "test": [],
+            },
+            indent=2,
+        )
+    )
+    return folder
