@@ -167,7 +167,8 @@ def _neighbour_codes(mask: Mask) -> NDArray[np.uint8]:
     codes = np.pad(mask, 1).view(np.uint8)
     for axis, weight in enumerate((16, 4, 2) if mask.ndim == 3 else (4, 2)):
         along = (slice(None),) * axis
-        codes = codes[(*along, slice(None, -1))] * np.uint8(weight) + codes[(*along, slice(1, None))]
+        before, after = (*along, slice(None, -1)), (*along, slice(1, None))
+        codes = codes[before] * np.uint8(weight) + codes[after]
     return codes
 
 

@@ -97,7 +97,8 @@ def _totals(
         return data, np.ones_like(data)
     position = {group: n for n, group in enumerate(dict.fromkeys(groups))}
     index = np.array([position[group] for group in groups])
-    return np.bincount(index, weights=data), np.bincount(index).astype(np.float64)
+    counts = np.bincount(index).astype(np.float64)
+    return np.bincount(index, weights=data).astype(np.float64), counts
 
 
 def _ends(

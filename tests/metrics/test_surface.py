@@ -54,7 +54,7 @@ def test_a_box_longer_by_4_slices_of_half_a_mm_is_2_mm_away():
 
 def test_a_distance_equal_to_the_tolerance_on_paper_is_within_it():
     # 10 x 0.7 - 7 x 0.7 is 2.1000000000000005 in floating point.
-    assert surface_dice(box(4, 10), box(7, 13), spacing_mm=(0.7, 1, 1), tolerance_mm=2.1) == pytest.approx(1)
+    assert surface_dice(box(4, 11), box(7, 14), spacing_mm=(0.7, 1, 1), tolerance_mm=2.1) == pytest.approx(1)
 
 
 def test_equal_masks_are_0_mm_apart():
