@@ -1,0 +1,255 @@
+"""Reads one image of any supported kind and keeps what a check needs: shape, grid, content, label values.
+
+NIfTI is read with nibabel, NRRD, MHA and DICOM with SimpleITK, PNG, JPEG, BMP and TIFF with Pillow. Axes are
+always I, J, K as in NIfTI (columns first), affines RAS in mm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medimg3d.errors import DataError, GeometryError
+
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = NIFTI_ENDINGS + ITK_ENDINGS + PICTURE_ENDINGS
+SLICE_GAP_TOLERANCE_MM = 0.01
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFacts:
+    """What was found in one image file.
+
+    Attributes:
+        shape: Voxels along I, J (, K (, T)); axes of length one at the end are dropped, down to two.
+        channels: Colour channels, 1 for grey.
+        affine: RAS affine in mm, shape (4, 4); None for pictures, which have none.
+        digest: Hash of the decoded voxels and their shape, whatever the compression.
+        finite: No NaN and no infinity.
+        label_values: Distinct values, ascending; empty unless it was read as a label.
+    """
+
+    shape: tuple[int, ...]
+    channels: int
+    affine: np.ndarray | None
+    digest: str
+    finite: bool
+    label_values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    array: np.ndarray  # I, J (, K (, T)), channels apart in the last axis if channels > 1
+    channels: int
+    affine: np.ndarray | None
+
+
+def image_ending(path: Path) -> str:
+    """The known ending of a file name (``.nii.gz``), lower case; empty if it is none."""
+    name = path.name.lower()
+    return next((ending for ending in IMAGE_ENDINGS if name.endswith(ending)), "")
+
+
+def is_dicom_folder(path: Path) -> bool:
+    """Whether a folder directly holds DICOM files (by ``.dcm``, or by the DICM mark at byte 128)."""
+    if not path.is_dir():
+        return False
+    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    return any(file.suffix.lower() == ".dcm" for file in files) or (bool(files) and _has_dicom_mark(files[0]))
+
+
+def read_facts(path: Path, *, as_label: bool = False) -> ImageFacts:
+    """Read one image, or one folder with one DICOM series, once.
+
+    Args:
+        path: File or folder.
+        as_label: Also collect the distinct values.
+
+    Returns:
+        The facts; the voxels are let go.
+
+    Raises:
+        DataError: The file is missing, unreadable, truncated or of an unknown kind. The message starts with a
+            verb ("is missing ...") and holds no path.
+        GeometryError: A DICOM series with unequal slice distances, or an affine that is no grid.
+    """
+    if not path.exists():
+        raise DataError("is missing; expected a file or a DICOM folder at the path in the datalist")
+    decoded = _decode(path)
+    if decoded.array.size == 0:
+        raise DataError(f"is empty (shape {decoded.array.shape})")
+    if decoded.affine is not None:
+        _check_affine(decoded.affine)
+    array = np.ascontiguousarray(decoded.array)
+    return ImageFacts(
+        shape=_spatial_shape(array.shape[:-1] if decoded.channels > 1 else array.shape),
+        channels=decoded.channels,
+        affine=decoded.affine,
+        digest=_digest(array),
+        finite=bool(np.isfinite(array).all()) if array.dtype.kind in "fc" else True,
+        label_values=_distinct(array) if as_label else (),
+    )
+
+
+def corner_distance_mm(first: ImageFacts, second: ImageFacts) -> float:
+    """How far apart two grids place their corner voxels, at most, in mm; 0 if either has no geometry.
+
+    The grids must have the same shape.
+    """
+    if first.affine is None or second.affine is None:
+        return 0.0
+    size = [*first.shape[:3], 1, 1, 1][:3]
+    corners = np.array(
+        [[i, j, k, 1] for i in (0, size[0] - 1) for j in (0, size[1] - 1) for k in (0, size[2] - 1)]
+    )
+    apart = corners @ (first.affine - second.affine).T
+    return float(np.linalg.norm(apart[:, :3], axis=1).max())
+
+
+def _decode(path: Path) -> _Decoded:
+    readers: dict[tuple[str, ...], Callable[[Path], _Decoded]] = {
+        NIFTI_ENDINGS: _read_nifti,
+        ITK_ENDINGS: _read_itk,
+        PICTURE_ENDINGS: _read_picture,
+    }
+    ending = image_ending(path)
+    reader = next((read for endings, read in readers.items() if ending in endings), None)
+    if path.is_dir():
+        reader = _read_dicom_folder
+    if reader is None:
+        raise DataError(
+            f"is of an unknown kind ({path.suffix or 'no ending'}); expected {', '.join(IMAGE_ENDINGS)}"
+        )
+    try:
+        return reader(path)
+    except (DataError, GeometryError):
+        raise
+    except Exception as err:  # each reader has its own zoo of errors; none may stop the rest
+        # The readers' own words are left out: they hold paths, DICOM ones also header values.
+        raise DataError(
+            f"cannot be read ({type(err).__name__}): truncated, damaged or not what its ending says"
+        ) from err
+
+
+def _read_nifti(path: Path) -> _Decoded:
+    import nibabel
+
+    image: Any = nibabel.load(path)
+    if image.get_data_dtype().fields:
+        raise DataError("is a colour image (RGB voxels); expected one number a voxel")
+    return _Decoded(np.asanyarray(image.dataobj), 1, np.asarray(image.affine, float))
+
+
+def _read_picture(path: Path) -> _Decoded:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        array = np.asarray(picture)
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    return _Decoded(array.swapaxes(0, 1), array.shape[2] if array.ndim == 3 else 1, None)
+
+
+def _read_itk(path: Path) -> _Decoded:
+    import SimpleITK as sitk  # noqa: N813 - the name everyone uses
+
+    return _from_itk(sitk.ReadImage(str(path)))
+
+
+def _read_dicom_folder(path: Path) -> _Decoded:
+    import SimpleITK as sitk  # noqa: N813
+
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
+    if len(series) != 1:
+        raise DataError(
+            f"is a folder with {len(series)} DICOM series; expected exactly one. Give each its own folder"
+        )
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0])
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(files)
+    reader.MetaDataDictionaryArrayUpdateOn()
+    image = reader.Execute()
+    if len(files) > 1:
+        _check_slice_gaps(
+            np.array([_numbers(reader.GetMetaData(n, "0020|0032")) for n in range(len(files))]),
+            np.array(_numbers(reader.GetMetaData(0, "0020|0037"))),
+        )
+    return _from_itk(image)
+
+
+def _from_itk(image: Any) -> _Decoded:
+    import SimpleITK as sitk  # noqa: N813
+
+    channels = int(image.GetNumberOfComponentsPerPixel())
+    array = sitk.GetArrayFromImage(image)  # K, J, I (, channel)
+    axes = range(array.ndim - (channels > 1))
+    array = array.transpose(*reversed(axes), *([array.ndim - 1] if channels > 1 else []))
+    return _Decoded(array, channels, _itk_affine(image) if image.GetDimension() == 3 else None)
+
+
+def _itk_affine(image: Any) -> np.ndarray:
+    lps = np.eye(4)
+    lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    lps[:3, 3] = image.GetOrigin()
+    return _LPS_TO_RAS @ lps
+
+
+def _check_slice_gaps(positions_mm: np.ndarray, orientation: np.ndarray) -> None:
+    """Refuse a series with a missing or doubled slice, which readers accept in silence.
+
+    Args:
+        positions_mm: ImagePositionPatient of each slice, shape (slices, 3), in reading order.
+        orientation: ImageOrientationPatient, shape (6,).
+    """
+    normal = np.cross(orientation[:3], orientation[3:])
+    gaps = np.abs(np.diff(positions_mm @ normal))
+    if gaps.max() - gaps.min() > 2 * SLICE_GAP_TOLERANCE_MM or gaps.min() < SLICE_GAP_TOLERANCE_MM:
+        raise GeometryError(
+            f"has slice gaps from {gaps.min():.2f} to {gaps.max():.2f} mm; expected one gap "
+            f"(±{SLICE_GAP_TOLERANCE_MM} mm). A slice may be missing or doubled: check the series"
+        )
+
+
+def _check_affine(affine: np.ndarray) -> None:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise GeometryError(
+            "has an affine that is no grid (not finite, or with an axis of length zero); save it anew"
+        )
+
+
+def _spatial_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    sizes = list(shape)
+    while len(sizes) > 2 and sizes[-1] == 1:
+        sizes.pop()
+    return tuple(int(size) for size in sizes)
+
+
+def _digest(array: np.ndarray) -> str:
+    hasher = hashlib.blake2b(f"{array.shape} {array.dtype.kind}".encode(), digest_size=16)
+    hasher.update(array.data.cast("B") if array.dtype.isnative else array.tobytes())
+    return hasher.hexdigest()
+
+
+def _distinct(array: np.ndarray) -> tuple[float, ...]:
+    """Distinct values, ascending; counting instead of sorting where the values are small whole numbers."""
+    if array.dtype.kind in "ui" and int(array.min()) >= 0 and int(array.max()) < 65536:
+        return tuple(float(value) for value in np.flatnonzero(np.bincount(array.ravel())))
+    return tuple(float(value) for value in np.unique(array))
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split("\\")]
+
+
+def _has_dicom_mark(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
