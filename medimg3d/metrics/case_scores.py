@@ -1,0 +1,99 @@
+"""Every metric of one case, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medimg3d.metrics.masks import Mask, Spacing, class_masks
+from medimg3d.metrics.overlap import dice
+from medimg3d.metrics.surface import surface_distances
+from medimg3d.metrics.volume import relative_volume_difference, volume_ml
+
+FoundIn = Literal["both", "prediction only", "reference only", "neither"]
+_FOUND_IN: dict[tuple[bool, bool], FoundIn] = {
+    (True, True): "both",
+    (True, False): "prediction only",
+    (False, True): "reference only",
+    (False, False): "neither",
+}
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """The metrics of one class in one case; NaN is undefined, None is unknown for want of a voxel size.
+
+    Attributes:
+        found_in: Which of the two label maps have the class.
+        dice: 0 to 1; 0 if one map lacks the class, NaN if both do.
+        hd95_mm: 95th percentile Hausdorff distance in mm; inf if one map lacks the class, NaN if both do.
+        surface_dice: 0 to 1, at a tolerance; 0 if one map lacks the class, NaN if both do.
+        volume_difference_ml: Predicted minus true volume in mL.
+        relative_volume_difference: The same as a share of the true volume; inf or NaN if that is 0.
+        pred_volume_ml: Predicted volume in mL.
+        truth_volume_ml: True volume in mL.
+    """
+
+    found_in: FoundIn
+    dice: float
+    hd95_mm: float | None
+    surface_dice: float | None
+    volume_difference_ml: float | None
+    relative_volume_difference: float
+    pred_volume_ml: float | None
+    truth_volume_ml: float | None
+
+
+def score_classes(
+    pred: NDArray[np.integer[Any]],
+    truth: NDArray[np.integer[Any]],
+    classes: Sequence[int],
+    *,
+    spacing_mm: Spacing | None,
+    tolerance_mm: float,
+) -> dict[int, ClassScore]:
+    """Score each class of a case.
+
+    Args:
+        pred: Predicted label map, shape (I, J, K).
+        truth: True label map, same shape and grid.
+        classes: Labels to score, each at least 1.
+        spacing_mm: Voxel size along I, J, K, in mm; None if unknown, which leaves mm and mL unknown.
+        tolerance_mm: Tolerance of the surface Dice, in mm.
+
+    Returns:
+        Label → scores.
+
+    Raises:
+        ValueError: The shapes differ, or a setting is out of range.
+    """
+    if pred.shape != truth.shape:
+        raise ValueError(f"Found label maps of shapes {pred.shape} and {truth.shape}; expected one grid.")
+    return {
+        label: score_class(found, expected, spacing_mm=spacing_mm, tolerance_mm=tolerance_mm)
+        for label, found, expected in class_masks(pred, truth, classes)
+    }
+
+
+def score_class(pred: Mask, truth: Mask, *, spacing_mm: Spacing | None, tolerance_mm: float) -> ClassScore:
+    """Score one class; the distances are computed once for both surface metrics."""
+    hd95_mm = surface = pred_ml = truth_ml = difference_ml = None
+    if spacing_mm is not None:
+        distances = surface_distances(pred, truth, spacing_mm=spacing_mm)
+        hd95_mm, surface = distances.hausdorff_mm(95), distances.surface_dice(tolerance_mm)
+        pred_ml, truth_ml = (volume_ml(mask, spacing_mm=spacing_mm) for mask in (pred, truth))
+        difference_ml = pred_ml - truth_ml
+    return ClassScore(
+        found_in=_FOUND_IN[bool(pred.any()), bool(truth.any())],
+        dice=dice(pred, truth),
+        hd95_mm=hd95_mm,
+        surface_dice=surface,
+        volume_difference_ml=difference_ml,
+        relative_volume_difference=relative_volume_difference(pred, truth),
+        pred_volume_ml=pred_ml,
+        truth_volume_ml=truth_ml,
+    )
