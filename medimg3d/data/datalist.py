@@ -142,7 +142,7 @@ class Datalist:
         known = label in self.classes if isinstance(label, str) else 0 <= label < len(self.classes)
         if not known:
             raise DataError(
-                f"Case {case.name}: class_label is {label!r}; expected one of {list(self.classes)} or an index."
+                f"Case {case.name}: class_label is {label!r}; expected {list(self.classes)} or an index."
             )
 
     def cases(self) -> tuple[Case, ...]:
@@ -195,8 +195,7 @@ class Datalist:
 
         Returns:
             A dictionary a case: ``id``; ``image`` (a path or a list of paths), or one key for each named
-            image; and ``label``, ``class_label`` (index), ``patient``, ``fold``, ``values`` where the case has
-            them.
+            image; ``label``, ``class_label`` (index), ``patient``, ``fold``, ``values`` where it has them.
 
         Raises:
             DataError: There is no such section.

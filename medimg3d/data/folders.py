@@ -373,8 +373,8 @@ def _common_labels(datalists: Sequence[Datalist], prefixes: Sequence[str]) -> di
         for value, name in datalist.labels.items():
             if labels.setdefault(value, name) != name:
                 raise UsageError(
-                    f"Label {value} is {name!r} in {prefix} and {labels[value]!r} in a folder before; expected "
-                    "the same labels in all folders. Make one datalist for each."
+                    f"Label {value} is {name!r} in {prefix} and {labels[value]!r} in another folder; "
+                    "expected the same labels in all. Make one datalist for each."
                 )
     return dict(sorted(labels.items()))
 

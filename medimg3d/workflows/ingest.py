@@ -109,10 +109,7 @@ def make_datalist(
     rejected_path = _write_rejected(rejected, out)
     datalist = _with_found_labels(keep_accepted(scan.datalist, report), report)
     if not datalist.training:
-        count = len(rejected)
-        raise DataError(
-            f"No training case was accepted ({count} rejected); the reasons stand in {rejected_path}."
-        )
+        raise DataError(_nothing_left(rejected, rejected_path))
     datalist = _with_folds(datalist, num_folds, seed)
     save_datalist(datalist, out)
     return IngestResult(out, rejected_path, datalist, rejected, report.warnings, scan.layouts)
@@ -127,6 +124,13 @@ def fold_sizes(datalist: Datalist) -> list[int]:
 def rejected_file(out: Path) -> Path:
     """Where the rejects of a datalist stand: ``study.json`` → ``study.rejected.json``."""
     return out.with_name(f"{out.name.removesuffix('.json')}.rejected.json")
+
+
+def _nothing_left(rejected: Mapping[str, str], path: Path | None) -> str:
+    if not rejected:
+        return "No training case was found; expected at least as many as there are folds."
+    name, reason = next(iter(rejected.items()))
+    return f"No training case was accepted: {len(rejected)} rejected, such as {name}: {reason}. All reasons: {path}"
 
 
 def _unread(scan: FolderScan) -> CheckReport:

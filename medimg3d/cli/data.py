@@ -1,0 +1,107 @@
+"""``medimg3d data``: the public image sets that bundles and tests use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medimg3d.cli.output import DebugOption, JsonOption, console, print_json, print_table
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the set; see: medimg3d data list")]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Folder that will hold DIR/NAME.")
+]
+FromOption = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="FOLDER", help="Copy from a folder that holds NAME; no network is used."),
+]
+HashOption = Annotated[
+    str | None,
+    typer.Option("--hash", metavar="TYPE:DIGITS", help="Hash of the official file, where none is published."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to the application."""
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List and get public image sets.")
+    group.command("list")(list_sets)
+    group.command("get", no_args_is_help=True)(get)
+    app.add_typer(group, name="data")
+
+
+def list_sets(as_json: JsonOption = False, debug: DebugOption = False) -> None:
+    """List the sets: what they hold, their licence, and whether they are on this machine.
+
+    [bold]Example[/]
+
+      MEDIMG3D_DATA=~/images medimg3d data list
+    """
+    from dataclasses import asdict
+
+    from medimg3d.data.public_sets import PUBLIC_SETS
+
+    if as_json:
+        print_json([asdict(entry) | {"here": _here(entry.name)} for entry in PUBLIC_SETS])
+        return
+    rows = [
+        (
+            entry.name,
+            entry.title,
+            entry.licence,
+            _how(bool(entry.url), entry.hash is not None),
+            _here(entry.name),
+        )
+        for entry in PUBLIC_SETS
+    ]
+    print_table("Public image sets", ("name", "what", "licence", "download", "here"), rows)
+
+
+def get(
+    name: NameArgument,
+    out: OutOption = Path(),
+    from_folder: FromOption = None,
+    file_hash: HashOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Get one set: a copy from a mirror, or the official file, checked against its hash.
+
+    Without [bold]--from[/] the folder named by MEDIMG3D_DATA is looked at first. Nothing is downloaded
+    without a hash, nothing is overwritten, and there is never half a set.
+
+    [bold]Examples[/]
+
+      [dim]# the official archive from medicaldecathlon.com, checked[/]
+      medimg3d data get hippocampus --out ~/images
+
+      [dim]# from a disk, offline[/]
+      medimg3d data get hippocampus --out ~/images --from /media/disk/sets
+    """
+    from medimg3d.data.public_sets import get_set, public_set
+
+    folder = get_set(name, out, from_folder=from_folder, hash_text=file_hash)
+    entry = public_set(name)
+    if as_json:
+        print_json({"name": name, "folder": folder, "licence": entry.licence, "citation": entry.citation})
+        return
+    console().print(f"{name} is in {folder}", markup=False, soft_wrap=True)
+    console().print(f"Licence: {entry.licence}\nCite: {entry.citation}", markup=False, soft_wrap=True)
+
+
+def _how(has_url: bool, has_hash: bool) -> str:
+    if not has_url:
+        return "mirror only"
+    return "yes" if has_hash else "with --hash"
+
+
+def _here(name: str) -> str | None:
+    """Folder of the set below MEDIMG3D_DATA, None if it is not there."""
+    from medimg3d.data.public_sets import find_set
+    from medimg3d.errors import DataError
+
+    try:
+        return str(find_set(name))
+    except DataError:
+        return None

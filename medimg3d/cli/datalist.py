@@ -1,0 +1,149 @@
+"""``medimg3d datalist``: a user's folders to one checked datalist with folds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medimg3d.cli.output import (
+    EXIT_REJECTS,
+    DebugOption,
+    JsonOption,
+    errors_console,
+    print_json,
+    print_rejects,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from medimg3d.data.checks import Progress
+    from medimg3d.workflows.ingest import IngestResult
+
+FoldersArgument = Annotated[
+    list[Path],
+    typer.Argument(metavar="FOLDER...", help="Folders with images; several are merged.", show_default=False),
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The datalist to write (JSON).")]
+FoldsOption = Annotated[int, typer.Option("--num-folds", min=2, help="Cross-validation folds.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Another seed gives another split.")]
+PatternOption = Annotated[
+    str | None,
+    typer.Option(
+        "--patient-pattern",
+        metavar="REGEX",
+        help="Finds the patient in a file's path (first group), to keep a patient's cases in one fold.",
+    ),
+]
+ToleranceOption = Annotated[
+    float,
+    typer.Option("--tolerance-mm", min=0, help="Allowed distance between the grids of image and label."),
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check/--no-check", help="Read and check every image, or go by the names alone.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("datalist", no_args_is_help=True)(datalist)
+
+
+def datalist(
+    folders: FoldersArgument,
+    out: OutOption,
+    num_folds: FoldsOption = 5,
+    seed: SeedOption = 0,
+    patient_pattern: PatternOption = None,
+    check: CheckOption = True,
+    tolerance_mm: ToleranceOption = 0.1,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    r"""Make a datalist of your folders: check every image, split by patient, name every reject.
+
+    Known layouts: [bold]imagesTr/ + labelsTr/[/] (Decathlon, nnU-Net), [bold]images/ + labels/[/],
+    one folder a class ([bold]NORMAL/*.png[/]), and [bold]train/ val/ test/[/] with one of the last two
+    inside.
+
+    The result is a Decathlon-like JSON that MONAI reads, too. What was refused stands, with the reason, in
+    [bold]FILE.rejected.json[/], and the exit code is 3.
+
+    [bold]Examples[/]
+
+      [dim]# a Decathlon or nnU-Net folder[/]
+      medimg3d datalist Task04_Hippocampus --out hippocampus.json
+
+      [dim]# two volumes a patient, called patient007_frame01.nii.gz: keep patients together[/]
+      medimg3d datalist acdc --out acdc.json --patient-pattern '(patient\d+)'
+
+      [dim]# two hospitals, ten folds[/]
+      medimg3d datalist hospital_a hospital_b --out both.json --num-folds 10
+    """
+    from medimg3d.workflows.ingest import make_datalist
+
+    with _progress("Checking images") as progress:
+        result = make_datalist(
+            folders,
+            out,
+            num_folds=num_folds,
+            seed=seed,
+            patient_pattern=patient_pattern,
+            check=check,
+            tolerance_mm=tolerance_mm,
+            progress=progress,
+        )
+    if as_json:
+        print_json(result.summary())
+    else:
+        _show(result)
+    print_rejects(result.rejected)
+    if result.rejected:
+        raise typer.Exit(EXIT_REJECTS)
+
+
+def _show(result: IngestResult) -> None:
+    summary = result.summary()
+    rows = [
+        ("layout", ", ".join(summary["layouts"])),
+        ("cases", _cases(summary)),
+        ("labels", ", ".join(f"{value} {name}" for value, name in summary["labels"].items())),
+        ("classes", ", ".join(summary["classes"])),
+        ("folds", f"by {summary['split']['by']}, sizes {', '.join(map(str, summary['fold_sizes']))}"),
+        ("note", summary["split"]["note"]),
+        ("rejected", f"{len(result.rejected)}, see {result.rejected_path}" if result.rejected else "0"),
+    ]
+    print_table(f"Datalist {result.path}", ("what", "found"), [row for row in rows if row[1]])
+    _show_warnings(result.warnings)
+
+
+def _cases(summary: dict[str, int]) -> str:
+    return ", ".join(
+        f"{summary[name]} {name}" for name in ("training", "validation", "test") if summary[name]
+    )
+
+
+def _show_warnings(warnings: dict[str, str], shown: int = 10) -> None:
+    """The first warnings on standard error; ``--json`` has them all."""
+    out = errors_console()
+    if warnings:
+        out.print(f"[bold]{len(warnings)} accepted with a warning:[/]")
+    for name, text in list(warnings.items())[:shown]:
+        out.print(f"  {name}: {text}", markup=False, soft_wrap=True)
+    if len(warnings) > shown:
+        out.print(f"  and {len(warnings) - shown} more; --json shows all", markup=False)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Progress]:
+    """A bar with the time left on standard error; nothing where that is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = errors_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
