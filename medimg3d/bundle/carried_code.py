@@ -1,0 +1,76 @@
+"""Code that a bundle carries, so that it runs where medimg3d is not installed.
+
+The source of each file stays in medimg3d; the bundle's own package holds copies under the source's hash, and a
+test fails when they differ. The package's name is unique (``medimg3d_<bundle>``): two bundles in one process
+that both named theirs ``scripts`` would run each other's code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+
+from medimg3d.atomic import write_text
+from medimg3d.errors import BundleError
+
+# File in the bundle's package → its one source in medimg3d.
+SOURCES = {
+    "folds.py": ("data", "folds.py"),
+    "seeding.py": ("data", "seeding.py"),
+    "weight_averaging.py": ("engines", "weight_averaging.py"),
+    "mirroring.py": ("inference", "mirroring.py"),
+}
+
+
+def package_folder(bundle_root: Path) -> Path:
+    """Folder of the package that a bundle carries, by its name; it need not exist."""
+    return bundle_root / f"medimg3d_{bundle_root.name}"
+
+
+def write_carried_code(bundle_root: Path) -> list[Path]:
+    """Write every carried file of a bundle anew from its source.
+
+    Args:
+        bundle_root: Folder of a bundle that has its package.
+
+    Returns:
+        The files written.
+    """
+    folder = package_folder(bundle_root)
+    for name in sorted(SOURCES):
+        write_text(folder / name, carried_text(name))
+    note = '"""Code of medimg3d that this bundle carries: it runs without medimg3d installed."""\n'
+    write_text(folder / "__init__.py", note)
+    return [folder / name for name in ["__init__.py", *sorted(SOURCES)]]
+
+
+def carried_text(name: str) -> str:
+    """What a carried file should hold: two lines that name its source and hash, then the source."""
+    layer, module = SOURCES[name]
+    source = (files("medimg3d") / layer / module).read_text(encoding="utf-8")
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    return f"# Copied from medimg3d/{layer}/{module}; do not edit here.\n# Source sha256: {digest}\n{source}"
+
+
+def check_carried_code(bundle_root: Path) -> None:
+    """Compare a bundle's carried files with their sources.
+
+    Raises:
+        BundleError: A copy is missing or differs.
+    """
+    folder = package_folder(bundle_root)
+    for name in sorted(SOURCES):
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != carried_text(name):
+            raise BundleError(
+                f"{folder.name}/{name} differs from its source in medimg3d; expected an exact copy. "
+                "Write it anew with `python -m medimg3d.bundle.carried_code BUNDLE`."
+            )
+
+
+if __name__ == "__main__":
+    import sys
+
+    for root in sys.argv[1:]:
+        write_carried_code(Path(root))

@@ -1,0 +1,228 @@
+"""Reads what a bundle says about inference and runs it: its preprocessing, network, inferer, postprocessing.
+
+Nothing here decides how an image is handled: every part comes out of the bundle's ``inference.json``, so that
+the label map is the one that ``python -m monai.bundle run`` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medimg3d.bundle.code_path import bundle_code
+from medimg3d.bundle.folder import TRAINING_CASES, WEIGHTS, BundleFolder, read_json
+from medimg3d.data.content_hash import content_sha256
+from medimg3d.errors import BundleError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from monai.bundle import ConfigParser
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """What a segmentation bundle says of itself.
+
+    Attributes:
+        name: Name of the bundle's folder.
+        version: Its version.
+        class_names: Label → name, without the background.
+        num_channels: Channels of the input image.
+        weights: File of the weights.
+        weights_sha256: Hash of that file.
+        training_cases: What the weights were trained on; empty if there is no record beside them.
+    """
+
+    name: str
+    version: str
+    class_names: Mapping[int, str]
+    num_channels: int
+    weights: Path
+    weights_sha256: str
+    training_cases: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Inference:
+    """A bundle ready to predict, its parts as MONAI made them from ``inference.json``."""
+
+    facts: BundleFacts
+    device: torch.device
+    preprocessing: Callable[[dict[str, Any]], dict[str, Any]]
+    network: torch.nn.Module
+    inferer: Callable[..., torch.Tensor]
+    postprocessing: Callable[[dict[str, Any]], dict[str, Any]]
+    amp: bool
+
+    def label_map(self, image: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Predict one image.
+
+        Args:
+            image: NIfTI file.
+
+        Returns:
+            Label map, shape (I, J, K), uint8, and its RAS affine in mm, shape (4, 4).
+
+        Raises:
+            BundleError: The postprocessing gives no label map of one channel with labels 0 to 255.
+        """
+        import torch
+        from monai.data import decollate_batch, list_data_collate
+
+        batch = list_data_collate([self.preprocessing({"image": str(image)})])
+        pixels = batch["image"].to(self.device)
+        self.network.eval()
+        with torch.no_grad(), torch.autocast("cuda") if self.amp else nullcontext():
+            batch |= {"image": pixels, "pred": self.inferer(pixels, self.network)}
+        pred = self.postprocessing(decollate_batch(batch)[0])["pred"]
+        return _whole_labels(pred.cpu().numpy()), np.asarray(pred.affine, dtype=np.float64)
+
+
+def read_facts(bundle: BundleFolder, *, checkpoint: Path | None = None) -> BundleFacts:
+    """What a bundle's metadata says, and its weights; loads no torch.
+
+    Args:
+        bundle: The bundle.
+        checkpoint: Weights to use instead of the bundle's own.
+
+    Raises:
+        UsageError: The checkpoint does not exist.
+        BundleError: The metadata names no classes, or the bundle has no weights.
+    """
+    if checkpoint is not None and not checkpoint.is_file():
+        raise UsageError(f"{checkpoint} does not exist; expected a file of weights (model.pt).")
+    weights = checkpoint or bundle.root / WEIGHTS
+    if not weights.is_file():
+        raise BundleError(
+            f"{bundle.name} has no weights ({WEIGHTS.as_posix()}); train it first, or pass --checkpoint."
+        )
+    return BundleFacts(
+        name=bundle.name,
+        version=bundle.version,
+        class_names=_class_names(bundle),
+        num_channels=_num_channels(bundle),
+        weights=weights,
+        weights_sha256=content_sha256(weights),
+        training_cases=_training_cases(weights),
+    )
+
+
+def load_inference(bundle: BundleFolder, facts: BundleFacts, *, device: str | None = None) -> Inference:
+    """Build the parts of ``inference.json`` and load the weights.
+
+    Args:
+        bundle: The bundle.
+        facts: Of the same bundle.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; the bundle's own choice if None.
+
+    Raises:
+        UsageError: There is no such device.
+        BundleError: The configuration cannot be built, or the weights do not fit the network.
+    """
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(str(bundle.config("inference")))
+    parser.read_meta(str(bundle.root / "configs" / "metadata.json"))
+    parser["bundle_root"] = str(bundle.root)
+    parser["checkpoint"] = str(facts.weights.resolve())
+    if device is not None:
+        parser["device"] = f"$torch.device({_checked_device(device)!r})"
+    with bundle_code(bundle.root):
+        try:
+            return _build(parser, facts)
+        except BundleError:
+            raise
+        except Exception as err:
+            raise BundleError(
+                f"{facts.name}: configs/inference.json cannot be built ({type(err).__name__}: {err}); "
+                "check it with: python -m monai.bundle run --config_file configs/inference.json"
+            ) from err
+
+
+def _build(parser: ConfigParser, facts: BundleFacts) -> Inference:
+    parser.parse(reset=True)
+    if "initialize" in parser:
+        parser.get_parsed_content("initialize")
+    device = parser.get_parsed_content("device")
+    network = parser.get_parsed_content("network" if "network" in parser else "network_def").to(device)
+    _load_weights(network, facts.weights, device)
+    amp = parser.get_parsed_content("evaluator#amp") if "evaluator#amp" in parser else False
+    return Inference(
+        facts=facts,
+        device=device,
+        preprocessing=parser.get_parsed_content("preprocessing"),
+        network=network,
+        inferer=parser.get_parsed_content("inferer"),
+        postprocessing=_without_saving(parser.get_parsed_content("postprocessing")),
+        amp=bool(amp) and device.type == "cuda",  # as the engine that the configuration would run
+    )
+
+
+def _without_saving(postprocessing: Any) -> Any:
+    """The postprocessing but for its writers: medimg3d writes the file itself, whole or not at all."""
+    from monai.transforms import Compose, SaveImage, SaveImaged
+
+    steps = getattr(postprocessing, "transforms", (postprocessing,))
+    return Compose([step for step in steps if not isinstance(step, SaveImage | SaveImaged)])
+
+
+def _load_weights(network: torch.nn.Module, weights: Path, device: torch.device) -> None:
+    import torch
+
+    try:
+        state = torch.load(weights, map_location=device, weights_only=True)
+        network.load_state_dict(state.get("model", state))
+    except Exception as err:
+        reason = str(err).strip().splitlines()[0].rstrip(":") if str(err).strip() else ""
+        raise BundleError(
+            f"{weights.name} does not fit the network of configs/inference.json ({type(err).__name__}: "
+            f"{reason[:160]}); expected its state dict. Pass the weights of this bundle."
+        ) from err
+
+
+def _checked_device(device: str) -> str:
+    import torch
+
+    try:
+        found = torch.device(device)
+    except RuntimeError as err:
+        raise UsageError(f"Unknown device {device!r}; expected cpu, cuda or cuda:0.") from err
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"Found {torch.cuda.device_count()} CUDA devices, not {device}; pass --device cpu.")
+    return device
+
+
+def _class_names(bundle: BundleFolder) -> dict[int, str]:
+    try:
+        return {label: name for label, name in sorted(bundle.class_names.items()) if label != 0}
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise BundleError(
+            f"{bundle.name}: configs/metadata.json names no classes; expected "
+            "network_data_format.outputs.pred.channel_def, label to name."
+        ) from err
+
+
+def _num_channels(bundle: BundleFolder) -> int:
+    image = bundle.metadata["network_data_format"].get("inputs", {}).get("image", {})
+    return int(image.get("num_channels", 1))
+
+
+def _training_cases(weights: Path) -> list[dict[str, Any]]:
+    record = weights.with_name(TRAINING_CASES.name)
+    return list(read_json(record).get("cases") or []) if record.is_file() else []
+
+
+def _whole_labels(pred: NDArray[Any]) -> NDArray[np.uint8]:
+    if pred.ndim != 4 or pred.shape[0] != 1:
+        raise BundleError(f"the bundle gave shape {pred.shape}; expected one label map, (1, I, J, K)")
+    labels: NDArray[np.uint8] = pred[0].astype(np.uint8)
+    if not np.array_equal(labels, pred[0]):
+        raise BundleError("the bundle gave values that are no labels; expected whole numbers from 0 to 255")
+    return labels

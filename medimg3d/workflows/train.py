@@ -1,0 +1,339 @@
+"""Train a copy of a bundle from its own ``train.json``, made faster and resumable by its overlay."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medimg3d.atomic import write_text
+from medimg3d.bundle.folder import (
+    TRAINING_CASES,
+    WEIGHTS,
+    BundleFolder,
+    copy_bundle,
+    read_json,
+    rename_classes,
+    set_config_values,
+)
+from medimg3d.data.content_hash import content_sha256
+from medimg3d.data.folds import case_name, select_fold, split_unit
+from medimg3d.engines.history import read_history
+from medimg3d.errors import BundleError, DataError, UsageError
+
+SETTINGS = Path("training") / "settings.json"
+HISTORY = Path("training") / "history.csv"
+CHECKPOINT = Path("training") / "checkpoint.pt"
+ALL_CASES = -1
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a run was begun with; a resumed run keeps it.
+
+    Args:
+        fold: Held-out fold, -1 for none.
+        epochs: Length of the run; the learning rate's schedule depends on it.
+        seed: Seed of weights, order and augmentation.
+        precision: ``"float32"`` or ``"bfloat16"``.
+        channels_last: Memory layout of images and weights.
+        compiled: Whether ``torch.compile`` runs the network.
+    """
+
+    fold: int
+    epochs: int
+    seed: int
+    precision: str
+    channels_last: bool
+    compiled: bool
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained bundle and how it went.
+
+    Args:
+        bundle: Folder of the trained copy, runnable by ``python -m monai.bundle run``.
+        settings: What it was trained with.
+        history: A row an epoch.
+        split_by: ``"patient"`` or ``"case"``.
+        training_cases: Number of cases trained on.
+        validation_cases: Number of cases held out.
+    """
+
+    bundle: Path
+    settings: TrainingSettings
+    history: list[dict[str, float]]
+    split_by: str
+    training_cases: int
+    validation_cases: int
+
+
+def train(
+    bundle: Path,
+    *,
+    out: Path,
+    dataset_dir: Path | None = None,
+    datalist: Path | None = None,
+    fold: int = 0,
+    resume: bool = False,
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    seed: int | None = None,
+    precision: str = "auto",
+    compiled: bool = False,
+    num_workers: int | None = None,
+    tracking: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train one fold into ``out``, which becomes a bundle of its own.
+
+    Args:
+        bundle: Folder of the bundle whose recipe is followed.
+        out: Folder of the trained copy.
+        dataset_dir: Decathlon root (``dataset.json``, images, labels).
+        datalist: Datalist file instead; its paths are relative to its folder.
+        fold: Fold that is held out; -1 trains on all cases.
+        resume: Go on from the last whole epoch of a run in ``out``, if there is one.
+        epochs: Length of the run; the recipe's if None.
+        max_minutes: Choose ``epochs`` so that the run takes about this long here.
+        seed: Seed of the run; the recipe's if None.
+        precision: ``"auto"`` (measured), ``"float32"`` or ``"bfloat16"``.
+        compiled: Run the network through ``torch.compile``: faster after a minute of compiling.
+        num_workers: Processes that load and augment; the recipe's if None.
+        tracking: ``"mlflow"`` to track with MLflow.
+        overrides: Further config values by id; they are written into the copy's ``train.json``.
+        progress: Show a progress bar on standard error.
+
+    Returns:
+        Where the trained bundle is, and its history.
+
+    Raises:
+        UsageError: ``out`` holds a training already and ``resume`` is not set, or the arguments contradict.
+        DataError: The datalist cannot be used.
+        BundleError: The bundle lacks what training needs, or the run was begun with other settings.
+    """
+    source = BundleFolder(bundle)
+    source.config("train")
+    source.config("train_fast")
+    list_file = _list_file(dataset_dir, datalist)
+    cases, labels = _read_cases(list_file)
+    _refuse_second_training(out, resume)
+    copy = _prepare_copy(source, out, labels, overrides or {})
+    settings = _settings(copy, fold, epochs, max_minutes, seed, precision, compiled, resume)
+    set_config_values(copy.config("train"), _recipe_values(settings))
+    set_config_values(copy.config("evaluate"), {"fold": settings.fold})
+    _record_cases(copy, list_file, cases, settings.fold)
+    options: dict[str, Any] = {"show_progress": progress, "resume": resume}
+    if num_workers is not None:
+        options["num_workers"] = num_workers
+    _run(copy, list_file, settings, options, tracking)
+    return _finish(copy, cases, settings)
+
+
+def _list_file(dataset_dir: Path | None, datalist: Path | None) -> Path:
+    if (dataset_dir is None) == (datalist is None):
+        raise UsageError("Give either a dataset folder (--dataset-dir) or a datalist file (--datalist).")
+    path = Path(datalist) if datalist is not None else Path(dataset_dir or ".") / "dataset.json"
+    if not path.is_file():
+        raise UsageError(f"Found no {path}; expected a datalist. Make one with `medimg3d datalist FOLDER --out FILE`.")
+    return path.resolve()
+
+
+def _read_cases(list_file: Path) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    try:
+        content = json.loads(list_file.read_text(encoding="utf-8"))
+        cases = content["training"]
+        labels = {int(value): str(name) for value, name in content["labels"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise DataError(
+            f"{list_file.name} is no usable datalist ({type(err).__name__}: {err}); expected JSON with "
+            '"labels" and "training". Make one with `medimg3d datalist`.'
+        ) from err
+    unlabelled = [case_name(case) for case in cases if not case.get("label")]
+    if unlabelled:
+        raise DataError(
+            f"{len(unlabelled)} of {len(cases)} training cases have no label (first: {unlabelled[0]}); expected one "
+            "each. Make the datalist anew with `medimg3d datalist`, which sets them apart."
+        )
+    return cases, labels
+
+
+def _refuse_second_training(out: Path, resume: bool) -> None:
+    if not resume and ((out / CHECKPOINT).exists() or (out / WEIGHTS).exists()):
+        raise UsageError(
+            f"{out} holds a training already; expected an empty folder. Add --resume to go on, or choose another --out."
+        )
+
+
+def _prepare_copy(
+    source: BundleFolder, out: Path, labels: Mapping[int, str], overrides: Mapping[str, Any]
+) -> BundleFolder:
+    if out.resolve() == source.root:
+        raise UsageError("--out is the bundle itself; expected another folder, so that the bundle stays as it is.")
+    copy = copy_bundle(source, out)
+    if len(labels) != len(copy.class_names):
+        copy = rename_classes(copy, labels)
+    set_config_values(copy.config("train"), overrides)
+    return copy
+
+
+def _settings(
+    copy: BundleFolder,
+    fold: int,
+    epochs: int | None,
+    max_minutes: float | None,
+    seed: int | None,
+    precision: str,
+    compiled: bool,
+    resume: bool,
+) -> TrainingSettings:
+    path = copy.root / SETTINGS
+    if resume and path.is_file() and (copy.root / CHECKPOINT).is_file():
+        return _begun_settings(path, fold=fold, epochs=epochs, seed=seed)
+    config = read_json(copy.config("train"))
+    choice: Mapping[str, Any] = {"precision": precision, "channels_last": precision == "bfloat16"}
+    seconds_per_iteration = None
+    if precision == "auto" or max_minutes is not None:
+        measured = _measure(copy)
+        seconds_per_iteration = measured.seconds_per_iteration
+        if precision == "auto":
+            choice = measured.as_dict()
+    if max_minutes is not None and epochs is None:
+        epochs = _epochs_for(max_minutes, float(seconds_per_iteration or 1.0) * int(config["iterations_per_epoch"]))
+    settings = TrainingSettings(
+        fold=fold,
+        epochs=int(config["train"]["trainer"]["max_epochs"] if epochs is None else epochs),
+        seed=int(config["seed"] if seed is None else seed),
+        precision=str(choice["precision"]),
+        channels_last=bool(choice["channels_last"]),
+        compiled=compiled,
+    )
+    record = asdict(settings) | {"precision_trial": choice.get("trial")}
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    return settings
+
+
+def _begun_settings(path: Path, **asked: int | None) -> TrainingSettings:
+    begun = read_json(path)
+    begun.pop("precision_trial", None)
+    for name, value in asked.items():
+        if value is not None and value != begun[name]:
+            raise BundleError(
+                f"The run in this folder was begun with {name} {begun[name]}, not {value}; expected the same to "
+                f"resume. Leave the option away, or train into another --out."
+            )
+    return TrainingSettings(**begun)
+
+
+def _measure(copy: BundleFolder) -> Any:
+    from medimg3d.bundle.parser import parse_config
+    from medimg3d.engines.precision_trial import try_precisions
+
+    parser = parse_config(copy, ["train"])
+    network = parser.get_parsed_content("network_def")
+    channels = int(copy.metadata["network_data_format"]["inputs"]["image"]["num_channels"])
+    shape = (int(parser["batch_size"]), channels, *parser["patch_size"])
+    return try_precisions(network, shape, parser.get_parsed_content("device"))
+
+
+def _epochs_for(max_minutes: float, seconds_per_epoch: float) -> int:
+    overhead = 1.25  # loading, loss, optimizer, validation
+    return max(1, math.floor(max_minutes * 60 / (overhead * seconds_per_epoch)))
+
+
+def _recipe_values(settings: TrainingSettings) -> dict[str, Any]:
+    return {"fold": settings.fold, "seed": settings.seed, "train#trainer#max_epochs": settings.epochs}
+
+
+def _record_cases(copy: BundleFolder, list_file: Path, cases: list[dict[str, Any]], fold: int) -> None:
+    """Write which cases are trained on, by content, before the weights exist that know them."""
+    config = read_json(copy.config("train"))
+    trained = select_fold(
+        cases, fold=fold, part="training", num_folds=config["num_folds"], seed=config["fold_seed"]
+    )
+    record = {
+        "format": 1,
+        "split_by": split_unit(cases),
+        "cases": [
+            {
+                "name": case_name(case),
+                "image_sha256": content_sha256(list_file.parent / case["image"]),
+                "label_sha256": content_sha256(list_file.parent / case["label"]),
+            }
+            for case in trained
+        ],
+    }
+    write_text(copy.root / TRAINING_CASES, json.dumps(record, indent=1) + "\n")
+
+
+def _run(
+    copy: BundleFolder,
+    list_file: Path,
+    settings: TrainingSettings,
+    options: Mapping[str, Any],
+    tracking: str | None,
+) -> None:
+    from medimg3d.bundle.parser import run_training
+
+    names = [name for value, name in sorted(copy.class_names.items()) if value > 0]
+    run_training(
+        copy,
+        {
+            "dataset_dir": str(list_file.parent),
+            "datalist_file": str(list_file),
+            "output_dir": str(copy.root / "training"),
+            "ckpt_dir": str(copy.root / WEIGHTS.parent),
+            "precision": settings.precision,
+            "channels_last": settings.channels_last,
+            "compiled": settings.compiled,
+            "class_names": names,
+            "settings": asdict(settings),
+            **options,
+        },
+        tracking=tracking,
+    )
+
+
+def _finish(copy: BundleFolder, cases: list[dict[str, Any]], settings: TrainingSettings) -> TrainingResult:
+    from medimg3d.report.figures import history_plot
+
+    record = read_json(copy.root / TRAINING_CASES)
+    record["weights_sha256"] = content_sha256(copy.root / WEIGHTS)
+    write_text(copy.root / TRAINING_CASES, json.dumps(record, indent=1) + "\n")
+    history = read_history(copy.root / HISTORY)
+    history_plot(history, copy.root / "training" / "history.png")
+    config = read_json(copy.config("train"))
+    held_out = select_fold(
+        cases, fold=settings.fold, part="validation", num_folds=config["num_folds"], seed=config["fold_seed"]
+    )
+    result = TrainingResult(
+        bundle=copy.root,
+        settings=settings,
+        history=history,
+        split_by=record["split_by"],
+        training_cases=len(record["cases"]),
+        validation_cases=0 if settings.fold == ALL_CASES else len(held_out),
+    )
+    write_text(copy.root / "docs" / "README.md", _card(copy, result))
+    return result
+
+
+def _card(copy: BundleFolder, result: TrainingResult) -> str:
+    settings = result.settings
+    held_out = "no case was held out" if settings.fold == ALL_CASES else f"{result.validation_cases} were held out"
+    return (
+        f"# {copy.metadata.get('name', copy.name)}: weights of one's own\n\n"
+        f"Made by `medimg3d train` from a bundle's recipe (`configs/train.json`, version {copy.version}).\n\n"
+        f"- Trained on {result.training_cases} cases; {held_out} (fold {settings.fold}, split by {result.split_by}).\n"
+        f"- {settings.epochs} epochs, seed {settings.seed}, {settings.precision}.\n"
+        "- The cases are named with their hashes in `models/training_cases.json`; the history is in "
+        "`training/history.csv`.\n"
+        "- No figure stands here yet: predict the held-out cases and run `medimg3d evaluate`.\n"
+        "- State the licence of your data in `docs/data_license.txt` before you share the weights.\n\n"
+        "Software for research; not for diagnosis.\n"
+    )
