@@ -23,21 +23,22 @@ def _data_root() -> Path | None:
 def pytest_collection_modifyitems(config, items):
     if _data_root() is not None or os.environ.get("MEDIMG3D_REQUIRE_DATA") == "1":
         return
-    skip = pytest.mark.skip(reason="real data not found: set MEDIMG3D_DATA to run this test")
-    marked = [item for item in items if "realdata" in item.keywords]
-    for item in marked:
-        item.add_marker(skip)
-    config.stash[_SKIPPED] = len(marked)
+    for item in items:
+        if "realdata" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=_NO_DATA))
 
 
-_SKIPPED = pytest.StashKey[int]()
+_NO_DATA = "real data not found: set MEDIMG3D_DATA to run this test"
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    count = config.stash.get(_SKIPPED, 0)
+def pytest_terminal_summary(terminalreporter):
+    """Say it once, loudly; counted from the reports, since under pytest-xdist only the workers collect."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(_NO_DATA in str(report.longrepr) for report in skipped)
     if count:
         terminalreporter.write_line(
-            f"NOT TESTED ON REAL DATA: {count} tests skipped. Set MEDIMG3D_DATA to a folder with the data sets.",
+            f"NOT TESTED ON REAL DATA: {count} tests skipped. "
+            "Set MEDIMG3D_DATA to a folder with the data sets.",
             yellow=True,
             bold=True,
         )
