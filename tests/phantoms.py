@@ -65,3 +65,36 @@ def write_decathlon(folder: Path, num_cases: int = 8, first_seed: int = 0) -> Pa
         )
     )
     return folder
+
+
+def write_picture(path: Path, grey: int = 0, size=(12, 8)) -> Path:
+    """A PNG, JPEG or the like of one grey value with one brighter pixel, ``size`` as columns and rows."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.new("L", size, grey)
+    picture.putpixel((1, 2), 255)
+    picture.save(path)
+    return path
+
+
+def write_dicom_series(folder: Path, positions_mm=(0.0, 2.0, 4.0), shape_ij=(6, 5)) -> Path:
+    """A CT series of single-frame files, 0.5 mm pixels, one slice at each z (LPS) in ``positions_mm``."""
+    import SimpleITK
+
+    folder.mkdir(parents=True, exist_ok=True)
+    root = "2.25." + "".join(str(ord(letter)) for letter in folder.name)[:30]
+    writer = SimpleITK.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for n, z in enumerate(positions_mm):
+        slice_ = SimpleITK.GetImageFromArray(np.full((1, *shape_ij[::-1]), n, np.uint16))
+        slice_.SetSpacing((0.5, 0.5, 2.0))
+        slice_.SetOrigin((0.0, 0.0, z))
+        slice_.SetMetaData("0008|0060", "CT")
+        slice_.SetMetaData("0008|0018", f"{root}.{n + 1}")  # SOPInstanceUID
+        slice_.SetMetaData("0020|000d", f"{root}.100")  # StudyInstanceUID
+        slice_.SetMetaData("0020|000e", f"{root}.200")  # SeriesInstanceUID
+        slice_.SetMetaData("0020|0013", str(n + 1))
+        writer.SetFileName(str(folder / f"{n:03d}.dcm"))
+        writer.Execute(slice_)
+    return folder

@@ -51,7 +51,7 @@ def list_sets(as_json: JsonOption = False, debug: DebugOption = False) -> None:
             entry.title,
             entry.licence,
             _how(bool(entry.url), entry.hash is not None),
-            _here(entry.name),
+            "yes" if _here(entry.name) else None,
         )
         for entry in PUBLIC_SETS
     ]

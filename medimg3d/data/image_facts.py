@@ -7,7 +7,8 @@ always I, J, K as in NIfTI (columns first), affines RAS in mm.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 IMAGE_ENDINGS = NIFTI_ENDINGS + ITK_ENDINGS + PICTURE_ENDINGS
 SLICE_GAP_TOLERANCE_MM = 0.01
+SHEAR_TOLERANCE_MM = 0.1
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -80,7 +82,8 @@ def read_facts(path: Path, *, as_label: bool = False) -> ImageFacts:
     Raises:
         DataError: The file is missing, unreadable, truncated or of an unknown kind. The message starts with a
             verb ("is missing ...") and holds no path.
-        GeometryError: A DICOM series with unequal slice distances, or an affine that is no grid.
+        GeometryError: A DICOM series with unequal slice distances or a gantry tilt, or an affine that is no
+            grid.
     """
     if not path.exists():
         raise DataError("is missing; expected a file or a DICOM folder at the path in the datalist")
@@ -168,6 +171,11 @@ def _read_itk(path: Path) -> _Decoded:
 def _read_dicom_folder(path: Path) -> _Decoded:
     import SimpleITK as sitk  # noqa: N813
 
+    with _quiet_itk():
+        return _read_one_series(path, sitk)
+
+
+def _read_one_series(path: Path, sitk: Any) -> _Decoded:
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
     if len(series) != 1:
         raise DataError(
@@ -184,6 +192,19 @@ def _read_dicom_folder(path: Path) -> _Decoded:
             np.array(_numbers(reader.GetMetaData(0, "0020|0037"))),
         )
     return _from_itk(image)
+
+
+@contextmanager
+def _quiet_itk() -> Iterator[None]:
+    """Keep ITK's console remarks back; what they say of slice gaps is checked here."""
+    import SimpleITK as sitk  # noqa: N813
+
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
 def _from_itk(image: Any) -> _Decoded:
@@ -204,18 +225,25 @@ def _itk_affine(image: Any) -> np.ndarray:
 
 
 def _check_slice_gaps(positions_mm: np.ndarray, orientation: np.ndarray) -> None:
-    """Refuse a series with a missing or doubled slice, which readers accept in silence.
+    """Refuse a series with a missing or doubled slice or a gantry tilt, which readers accept in silence.
 
     Args:
         positions_mm: ImagePositionPatient of each slice, shape (slices, 3), in reading order.
         orientation: ImageOrientationPatient, shape (6,).
     """
     normal = np.cross(orientation[:3], orientation[3:])
-    gaps = np.abs(np.diff(positions_mm @ normal))
+    steps_mm = np.diff(positions_mm, axis=0)
+    gaps = np.abs(steps_mm @ normal)
+    shift_mm = float(np.linalg.norm(steps_mm - np.outer(steps_mm @ normal, normal), axis=1).max())
     if gaps.max() - gaps.min() > 2 * SLICE_GAP_TOLERANCE_MM or gaps.min() < SLICE_GAP_TOLERANCE_MM:
         raise GeometryError(
             f"has slice gaps from {gaps.min():.2f} to {gaps.max():.2f} mm; expected one gap "
             f"(±{SLICE_GAP_TOLERANCE_MM} mm). A slice may be missing or doubled: check the series"
+        )
+    if shift_mm > SHEAR_TOLERANCE_MM:
+        raise GeometryError(
+            f"has slices that shift by {shift_mm:.2f} mm within their plane (gantry tilt); expected a "
+            "straight stack. Straighten it first, with dcm2niix or the scanner's software"
         )
 
 

@@ -130,7 +130,8 @@ def _nothing_left(rejected: Mapping[str, str], path: Path | None) -> str:
     if not rejected:
         return "No training case was found; expected at least as many as there are folds."
     name, reason = next(iter(rejected.items()))
-    return f"No training case was accepted: {len(rejected)} rejected, such as {name}: {reason}. All reasons: {path}"
+    first = f"{name}: {reason}"
+    return f"No training case was accepted: {len(rejected)} rejected, such as {first}. All reasons: {path}"
 
 
 def _unread(scan: FolderScan) -> CheckReport:

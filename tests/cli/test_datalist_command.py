@@ -1,0 +1,89 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from phantoms import write_decathlon
+from typer.testing import CliRunner
+
+from medimg3d.cli import data as data_command
+from medimg3d.cli import datalist as datalist_command
+from medimg3d.errors import DataError, UsageError
+
+
+@pytest.fixture
+def run():
+    """Runs the command as the ``medimg3d`` application would."""
+    app = typer.Typer()
+    datalist_command.register(app)
+    data_command.register(app)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_good_folder_ends_with_0_and_a_datalist(run, tmp_path):
+    folder = write_decathlon(tmp_path / "set", num_cases=5)
+    result = run("datalist", folder, "--out", tmp_path / "o.json")
+    assert result.exit_code == 0, result.output
+    assert "5 training" in result.stdout
+    assert len(json.loads((tmp_path / "o.json").read_text())["training"]) == 5
+
+
+def test_rejects_end_with_3_and_are_named_on_standard_error(run, tmp_path):
+    folder = write_decathlon(tmp_path / "set", num_cases=5)
+    (folder / "labelsTr" / "phantom_002.nii.gz").unlink()
+    result = run("datalist", folder, "--out", tmp_path / "o.json", "--num-folds", 2)
+    assert result.exit_code == 3
+    assert "phantom_002: label is missing" in result.stderr
+
+
+def test_json_prints_one_object(run, tmp_path):
+    folder = write_decathlon(tmp_path / "set", num_cases=4)
+    result = run("datalist", folder, "--out", tmp_path / "o.json", "--num-folds", 2, "--seed", 3, "--json")
+    summary = json.loads(result.stdout)
+    assert (summary["training"], summary["split"]["seed"], sum(summary["fold_sizes"])) == (4, 3, 4)
+    assert summary["labels"] == {"0": "background", "1": "front", "2": "rear"}
+
+
+def test_no_check_reads_nothing(run, tmp_path):
+    folder = write_decathlon(tmp_path / "set", num_cases=5)
+    (folder / "imagesTr" / "phantom_002.nii.gz").write_bytes(b"broken")
+    assert run("datalist", folder, "--out", tmp_path / "o.json", "--no-check").exit_code == 0
+
+
+@pytest.mark.parametrize(("name", "message"), [("none", "No folder"), ("empty", "is empty")])
+def test_no_such_or_an_empty_folder_is_bad_usage(run, tmp_path, name, message):
+    (tmp_path / "empty").mkdir()
+    error = run("datalist", tmp_path / name, "--out", tmp_path / "o.json").exception
+    assert isinstance(error, UsageError)
+    assert error.exit_code == 2
+    assert message in str(error)
+
+
+def test_nothing_accepted_is_a_failure(run, tmp_path):
+    folder = write_decathlon(tmp_path / "set", num_cases=1)
+    (folder / "labelsTr" / "phantom_000.nii.gz").unlink()
+    error = run("datalist", folder, "--out", tmp_path / "o.json").exception
+    assert isinstance(error, DataError)
+    assert error.exit_code == 1
+
+
+def test_the_pattern_in_the_help_can_be_copied(run):
+    assert r"'(patient\d+)'" in run("datalist", "--help").stdout
+
+
+def test_the_command_line_starts_without_torch_and_monai():
+    code = (
+        "import sys, typer; from medimg3d.cli import data, datalist; app = typer.Typer(); "
+        "data.register(app); datalist.register(app); "
+        "print([m for m in ('torch', 'monai', 'numpy', 'nibabel') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.realdata
+def test_acdc_by_patient(run, data_root, tmp_path):
+    arguments = ("--out", tmp_path / "o.json", "--patient-pattern", r"(patient\d+)", "--json")
+    summary = json.loads(run("datalist", data_root / "acdc_half", *arguments).stdout)
+    assert (summary["training"], summary["split"]["by"], summary["fold_sizes"]) == (80, "patient", [16] * 5)
