@@ -65,19 +65,21 @@ def datalist(
 ) -> None:
     r"""Make a datalist of your folders: check every image, split by patient, name every reject.
 
-    Known layouts: [bold]imagesTr/ + labelsTr/[/] (Decathlon, nnU-Net), [bold]images/ + labels/[/],
-    one folder a class ([bold]NORMAL/*.png[/]), and [bold]train/ val/ test/[/] with one of the last two
-    inside.
+    Known layouts:
+      [bold]imagesTr/ + labelsTr/[/]  Decathlon or nnU-Net, with or without dataset.json
+      [bold]images/ + labels/[/]      files of the same name belong together
+      [bold]NORMAL/ + PNEUMONIA/[/]   one folder a class
+      [bold]train/ + val/ + test/[/]  with one of the last two inside
 
-    The result is a Decathlon-like JSON that MONAI reads, too. What was refused stands, with the reason, in
-    [bold]FILE.rejected.json[/], and the exit code is 3.
+    The result is a Decathlon-like JSON that MONAI reads, too.
+    What was refused stands beside it in [bold]*.rejected.json[/], with the reason; the exit code is then 3.
 
     [bold]Examples[/]
 
       [dim]# a Decathlon or nnU-Net folder[/]
       medimg3d datalist Task04_Hippocampus --out hippocampus.json
 
-      [dim]# two volumes a patient, called patient007_frame01.nii.gz: keep patients together[/]
+      [dim]# patient007_frame01.nii.gz: keep each patient in one fold[/]
       medimg3d datalist acdc --out acdc.json --patient-pattern '(patient\d+)'
 
       [dim]# two hospitals, ten folds[/]

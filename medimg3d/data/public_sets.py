@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -309,7 +310,8 @@ def _download(entry: PublicSet, expected: FileHash, new: Path) -> None:
     try:
         # The halves of monai.apps.download_and_extract, which asks the server for the file's name once more
         # and stops where an address does not end in it (Zenodo, Mendeley).
-        download_url(entry.url, file, hash_val=expected.value, hash_type=expected.kind, progress=False)
+        with _quiet_monai():
+            download_url(entry.url, file, hash_val=expected.value, hash_type=expected.kind, progress=False)
     except HashCheckError as err:
         raise DataError(
             f"{entry.url} does not have the {expected.kind} {expected.value}; it was changed or damaged and "
@@ -333,13 +335,26 @@ def _unpack(entry: PublicSet, file: Path, folder: Path) -> Path:
     from monai.apps.utils import extractall
 
     try:
-        extractall(file, folder, has_base=False)
+        with _quiet_monai():
+            extractall(file, folder, has_base=False)
     except Exception as err:  # tarfile, zipfile, zlib, and MONAI's refusal of paths that lead out
         raise DataError(f"{file.name} cannot be unpacked ({type(err).__name__}: {err}).") from err
     found = folder / entry.archive_folder
     if not found.is_dir():
         raise DataError(f"{file.name} holds no folder {entry.archive_folder}; expected the official archive.")
     return found
+
+
+@contextmanager
+def _quiet_monai() -> Iterator[None]:
+    """Keep MONAI's log lines off standard output, which belongs to the result; errors are raised here."""
+    from monai.apps.utils import logger
+
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _offline(entry: PublicSet, err: Exception | None) -> str:

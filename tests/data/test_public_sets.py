@@ -143,13 +143,14 @@ def test_an_archive_without_the_expected_folder_is_refused(tmp_path, monkeypatch
             get_set("phantoms", tmp_path / "out")
 
 
-def test_offline_is_one_clear_line(tmp_path, monkeypatch):
+def test_offline_is_one_clear_line(tmp_path, monkeypatch, capfd):
     offer(monkeypatch, "http://127.0.0.1:9/Task99.tar", FileHash("md5", "0" * 32))  # port 9: nobody listens
     with pytest.raises(
         DataError, match=r"could not be downloaded.*Check the network.*--from FOLDER"
     ) as caught:
         get_set("phantoms", tmp_path / "out")
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_set_without_download_says_why(tmp_path):
