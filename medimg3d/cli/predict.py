@@ -1,0 +1,169 @@
+"""``medimg3d predict``: images to label maps, volumes and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medimg3d.cli.output import (
+    EXIT_FAILED,
+    EXIT_REJECTS,
+    DebugOption,
+    JsonOption,
+    errors_console,
+    print_json,
+    print_rejects,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from medimg3d.workflows.predict import PredictResult, Progress
+
+BundleArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUNDLE", help="Folder of the bundle (with configs/ and models/).", show_default=False
+    ),
+]
+InputsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Images (.nii, .nii.gz, .nrrd, .mha), or folders that are searched through.",
+        show_default=False,
+    ),
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything that is written.")
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", metavar="FILE", help="Weights instead of the bundle's models/model.pt."),
+]
+OverlaysOption = Annotated[
+    bool, typer.Option("--overlays/--no-overlays", help="Draw a picture of each case.")
+]
+ReportsOption = Annotated[
+    bool, typer.Option("--reports/--no-reports", help="Write an HTML page for each case.")
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1; by default a GPU where there is one."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("predict", no_args_is_help=True)(predict)
+
+
+def predict(
+    bundle: BundleArgument,
+    inputs: InputsArgument,
+    out: OutOption,
+    checkpoint: CheckpointOption = None,
+    overlays: OverlaysOption = True,
+    reports: ReportsOption = True,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    r"""Segment images with a bundle: label maps on the images' own grids, volumes, pictures, reports.
+
+    Each image ends as [bold]DIR/CASE_seg.nii.gz[/] or is rejected with its reason; one bad file never stops
+    the rest. The label maps are those that [bold]python -m monai.bundle run[/] writes with the bundle's
+    inference.json.
+
+    Beside them: [bold]measurements.csv[/] (volumes in mL), [bold]index.html[/] (open this one),
+    [bold]reports/[/], [bold]overlays/[/], and [bold]run.json[/] (what was run on what, with hashes).
+
+    [bold]Examples[/]
+
+      [dim]# one image[/]
+      medimg3d predict bundles/mri_hippocampus_unet t1_crop.nii.gz --out result
+
+      [dim]# a folder, without pictures, the table for a script[/]
+      medimg3d predict bundles/mri_hippocampus_unet study/ --out result --no-overlays --no-reports --json
+
+      [dim]# the same bundle with weights of your own[/]
+      medimg3d predict bundles/mri_hippocampus_unet study/ --out result --checkpoint my_run/models/model.pt
+
+    Exit code 3: some files were rejected; 1: all were.
+    """
+    from medimg3d.workflows.predict import predict as run_predict
+
+    _log_if(debug)
+    with _progress("Segmenting") as progress:
+        result = run_predict(
+            bundle,
+            inputs,
+            out,
+            checkpoint=checkpoint,
+            overlays=overlays,
+            reports=reports,
+            device=device,
+            progress=progress,
+        )
+    if as_json:
+        print_json(result.summary())
+    else:
+        _show(result)
+    print_rejects(result.rejected)
+    _exit(result)
+
+
+def _show(result: PredictResult) -> None:
+    if result.cases:
+        print_table(f"Volumes in mL (bundle {result.bundle.name})", *volume_table(result))
+        for case in result.cases:
+            if case.note:
+                errors_console().print(f"  {case.case}: {case.note}", markup=False, soft_wrap=True)
+        page = result.out / "index.html"
+        opened = page if page.is_file() else result.out / "measurements.csv"
+        errors_console().print(
+            f"Open {opened}. Research use only, not for diagnosis.", markup=False, soft_wrap=True
+        )
+    if result.ignored:
+        errors_console().print(f"{len(result.ignored)} files ignored: not images.", markup=False)
+
+
+def volume_table(result: PredictResult) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the cases' volumes in mL, blank where not known."""
+    names = list(result.bundle.class_names.values())
+    rows = [
+        [case.case, *("" if (ml := case.volumes.ml[name]) is None else f"{ml:.3f}" for name in names)]
+        for case in result.cases
+    ]
+    return ["case", *names], rows
+
+
+def _exit(result: PredictResult) -> None:
+    if not result.cases:
+        errors_console().print("[bold red]Error:[/] every input was rejected; no label map was written.")
+        raise typer.Exit(EXIT_FAILED)
+    if result.rejected:
+        raise typer.Exit(EXIT_REJECTS)
+
+
+def _log_if(debug: bool) -> None:
+    if debug:
+        import logging
+
+        logging.getLogger("medimg3d").setLevel(logging.DEBUG)
+        logging.getLogger("medimg3d").addHandler(logging.StreamHandler())
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Progress]:
+    """A bar with the time left on standard error; nothing where that is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = errors_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
