@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -265,12 +265,3 @@ def _some(values: list[float] | list[int]) -> str:
 
 def _times(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape)
-
-
-def summary(report: CheckReport) -> Mapping[str, int]:
-    """Counts of a report: ``accepted``, ``rejected``, ``warnings``."""
-    return {
-        "accepted": len(report.accepted),
-        "rejected": len(report.rejected),
-        "warnings": len(report.warnings),
-    }
