@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.transforms import Compose, RandFlipd, RandGaussianNoised
+
+from medimg3d.data.seeding import EpochSampler, SeededDataset
+
+CASES = [{"image": torch.full((1, 4, 4, 4), float(n))} for n in range(6)]
+
+
+def seeded(seed=0):
+    random = Compose([RandGaussianNoised("image", prob=1.0, std=1.0), RandFlipd("image", prob=0.5)])
+    return SeededDataset(CASES, random, seed=seed)
+
+
+def draw(dataset, epoch, num_workers):
+    sampler = EpochSampler(dataset, seed=0)
+    sampler.set_epoch(epoch)
+    return [b["image"] for b in DataLoader(dataset, sampler=sampler, batch_size=2, num_workers=num_workers)]
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone():
+    one, other = seeded(), seeded()
+    for drawn_before in range(3):
+        other[(9, drawn_before)]
+    assert torch.equal(one[(2, 3)]["image"], other[(2, 3)]["image"])
+
+
+@pytest.mark.parametrize("key", [(2, 4), (3, 3)])
+def test_another_index_or_epoch_gives_other_noise(key):
+    dataset = seeded()
+    reference = dataset[(2, 3)]["image"] - 3
+    assert not torch.equal(dataset[key]["image"] - key[1], reference)
+
+
+def test_another_seed_gives_other_noise():
+    assert not torch.equal(seeded(0)[(1, 1)]["image"], seeded(1)[(1, 1)]["image"])
+
+
+def test_two_workers_and_none_give_the_same_batches():
+    for mine, theirs in zip(draw(seeded(), 5, 0), draw(seeded(), 5, 2), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_each_pass_draws_every_case_once_even_across_epoch_borders():
+    sampler = EpochSampler(CASES, seed=3, num_samples_per_epoch=4)  # 6 cases: three epochs are two passes
+    drawn = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        drawn += [index for _, index in sampler]
+    assert sorted(drawn[:6]) == list(range(6))
+    assert sorted(drawn[6:]) == list(range(6))
+
+
+def test_two_ranks_share_an_epoch_without_overlap():
+    parts = []
+    for rank in range(2):
+        sampler = EpochSampler(CASES, num_replicas=2, rank=rank, seed=1)
+        sampler.set_epoch(4)
+        parts.append([index for _, index in sampler])
+    assert len(parts[0]) == len(parts[1]) == 3
+    assert sorted(parts[0] + parts[1]) == list(range(6))
+
+
+def test_order_changes_between_passes():
+    sampler = EpochSampler(list(range(50)), seed=0)
+    orders = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        orders.append([index for _, index in sampler])
+    assert not np.array_equal(orders[0], orders[1])
+
+
+def test_fewer_samples_than_ranks_are_refused():
+    with pytest.raises(ValueError, match=r"at least the number of ranks \(2\), got 1"):
+        EpochSampler(CASES, num_replicas=2, num_samples_per_epoch=1)
