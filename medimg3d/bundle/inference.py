@@ -6,8 +6,10 @@ the label map is the one that ``python -m monai.bundle run`` writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +136,7 @@ def load_inference(bundle: BundleFolder, facts: BundleFacts, *, device: str | No
     parser["checkpoint"] = str(facts.weights.resolve())
     if device is not None:
         parser["device"] = f"$torch.device({_checked_device(device)!r})"
-    with bundle_code(bundle.root):
+    with bundle_code(bundle.root), _quiet_dicom_plugin():
         try:
             return _build(parser, facts)
         except BundleError:
@@ -163,6 +165,20 @@ def _build(parser: ConfigParser, facts: BundleFacts) -> Inference:
         postprocessing=_without_saving(parser.get_parsed_content("postprocessing")),
         amp=bool(amp) and device.type == "cuda",  # as the engine that the configuration would run
     )
+
+
+@contextmanager
+def _quiet_dicom_plugin() -> Iterator[None]:
+    """Hush what LoadImage says, for any image, where NVIDIA's optional DICOM decoder is not installed."""
+    logger = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _without_saving(postprocessing: Any) -> Any:
