@@ -98,3 +98,92 @@ def write_dicom_series(folder: Path, positions_mm=(0.0, 2.0, 4.0), shape_ij=(6, 
         writer.SetFileName(str(folder / f"{n:03d}.dcm"))
         writer.Execute(slice_)
     return folder
+
+
+def oblique_affine(spacing_mm=(1.0, 1.0, 1.0), origin_mm=(-20.0, 15.0, 30.0), degrees=20.0) -> np.ndarray:
+    """RAS affine, rotated about the axis from feet to head, then by half the angle about that to the right."""
+    turn, tilt = np.deg2rad([degrees, degrees / 2])
+    about_k = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    about_i = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    matrix = np.eye(4)
+    matrix[:3, :3] = about_i @ about_k @ np.diag(spacing_mm)
+    matrix[:3, 3] = origin_mm
+    return matrix
+
+
+def two_boxes(shape=(16, 18, 14)) -> np.ndarray:
+    """Zeros with a box of 100 (4 x 5 x 6 = 120 voxels) and a box of 200 (3 x 3 x 3 = 27 voxels), float32."""
+    image = np.zeros(shape, np.float32)
+    image[2:6, 3:8, 4:10] = 100
+    image[9:12, 10:13, 5:8] = 200
+    return image
+
+
+def write_threshold_bundle(folder: Path) -> Path:
+    """A bundle of stock MONAI parts whose answer is known: 1 ("grey") above 50, 2 ("white") above 150.
+
+    The network is one 1 x 1 x 1 convolution with the outputs 0, x - 50 and 2 x - 200; images go through RAS
+    order and 1 mm spacing and back.
+    """
+    import json
+
+    import torch
+
+    path = "$os.path.join(@bundle_root, "
+    on_image = {"keys": "image"}
+    save = {
+        "_target_": "SaveImaged",
+        "keys": "pred",
+        "output_dir": "@output_dir",
+        "output_postfix": "seg",
+        "separate_folder": False,
+        "resample": False,
+        "output_dtype": "$'uint8'",
+    }
+    config = {
+        "imports": ["$import os", "$import torch"],
+        "bundle_root": ".",
+        "output_dir": path + "'predictions')",
+        "checkpoint": path + "'models', 'model.pt')",
+        "device": "$torch.device('cpu')",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", **on_image},
+                {"_target_": "EnsureChannelFirstd", **on_image},
+                {"_target_": "Orientationd", **on_image, "axcodes": "RAS", "labels": None},
+                {"_target_": "Spacingd", **on_image, "pixdim": [1.0, 1.0, 1.0], "mode": "bilinear"},
+            ],
+        },
+        "inferer": {"_target_": "SimpleInferer"},
+        "network_def": {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 3, "kernel_size": 1},
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {
+                    "_target_": "Invertd",
+                    "keys": "pred",
+                    "transform": "@preprocessing",
+                    "orig_keys": "image",
+                    "nearest_interp": False,
+                    "to_tensor": True,
+                },
+                {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+                save,
+            ],
+        },
+    }
+    names = {"0": "background", "1": "grey", "2": "white"}
+    data_format = {
+        "inputs": {"image": {"num_channels": 1}},
+        "outputs": {"pred": {"num_channels": 3, "channel_def": names}},
+    }
+    metadata = {"version": "1.2.3", "name": "Thresholds", "network_data_format": data_format}
+    for name, content in (("inference", config), ("metadata", metadata)):
+        file = folder / "configs" / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+    weight = torch.tensor([0.0, 1.0, 2.0]).reshape(3, 1, 1, 1, 1)
+    (folder / "models").mkdir(exist_ok=True)
+    torch.save({"weight": weight, "bias": torch.tensor([0.0, -50.0, -200.0])}, folder / "models" / "model.pt")
+    return folder
