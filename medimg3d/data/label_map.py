@@ -1,4 +1,4 @@
-"""Reads label maps for measuring: whole numbers on a grid whose voxel size is known, or known to be unknown."""
+"""Reads label maps to measure: whole numbers, and a voxel size that is known or said to be unknown."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_label_map(path: Path) -> LabelMap:
     try:
         image: Any = nibabel.load(path)
         array = np.asanyarray(image.dataobj)
-    except Exception as err:  # noqa: BLE001 - nibabel raises many kinds; each means a file that cannot be read
+    except Exception as err:  # nibabel raises many kinds; each means an unreadable file
         raise DataError(
             f"{path.name} cannot be read ({type(err).__name__}); expected a whole NIfTI file."
         ) from err
@@ -109,7 +109,5 @@ def _whole_numbers(array: NDArray[Any], name: str) -> NDArray[np.integer[Any]]:
         raise DataError(f"{name} holds values below 0, above 65535 or not finite; expected labels from 0.")
     labels: NDArray[np.integer[Any]] = array.astype(np.uint16)
     if not np.array_equal(labels, array):
-        raise DataError(
-            f"{name} holds fractions; expected whole labels. Take the arg max of probabilities first."
-        )
+        raise DataError(f"{name} holds fractions; expected whole labels. Take the arg max of probabilities.")
     return labels

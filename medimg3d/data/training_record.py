@@ -48,13 +48,13 @@ def find_training_record(predictions: Path, bundle: Path | None) -> TrainingReco
     return TrainingRecord(_by_hash(cases), about, doubt=_doubt(told, record))
 
 
-def input_hashes(predictions: Path) -> dict[str, tuple[str | None, Path | None]]:
-    """Case → hash and path of the image that was predicted on, from ``run.json``; empty without it."""
+def input_hashes(predictions: Path) -> dict[str, str]:
+    """Case → hash of the image that was predicted on, from ``run.json``; empty without it."""
     cases = read_json(predictions / RUN_FILE).get("cases") or []
     return {
-        str(case.get("case")): (case.get("input_sha256"), Path(case["input"]) if case.get("input") else None)
+        str(case.get("case")): case["input_sha256"]
         for case in cases
-        if isinstance(case, dict)
+        if isinstance(case, dict) and case.get("input_sha256")
     }
 
 

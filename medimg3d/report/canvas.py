@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medimg3d.atomic import atomic_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -23,6 +25,6 @@ def new_figure(*, width: float, height: float) -> Figure:
 
 def save_png(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, making its folder; the same figure gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, format="png", metadata={"Software": None})
+    with atomic_file(path) as part:
+        figure.savefig(part, dpi=DPI, format="png", metadata={"Software": None})
     return path

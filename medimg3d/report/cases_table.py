@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from medimg3d.atomic import atomic_file
 from medimg3d.metrics.case_scores import ClassScore
 
 COLUMNS = ("case", "class", *(field.name for field in fields(ClassScore)), "seen_in_training")
@@ -27,8 +27,7 @@ def write_cases_table(
     Returns:
         ``path``.
     """
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "w", newline="", encoding="utf-8") as handle:
+    with atomic_file(path) as part, open(part, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(COLUMNS)
         for case, classes in scores.items():
@@ -36,7 +35,6 @@ def write_cases_table(
             for name, score in classes.items():
                 cells = (_cell(getattr(score, field.name)) for field in fields(ClassScore))
                 writer.writerow([case, name, *cells, known])
-    os.replace(part, path)
     return path
 
 

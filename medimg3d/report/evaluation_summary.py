@@ -38,8 +38,7 @@ def summarise_metrics(
         seed: Seed of the resampling.
 
     Returns:
-        Metric → class → ``{"mean", "low", "high", "n", "left_out": {reason: count}}``; None where there is no
-        number. With several classes, the first three metrics also have the mean of a case's classes.
+        Metric → class → ``{"mean", "low", "high", "n", "left_out": {reason: count}}``
     """
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     for metric in METRICS:
@@ -64,7 +63,7 @@ def value_of(score: ClassScore, metric: str) -> float | None:
 
 
 def mean_of_classes(classes: Mapping[str, ClassScore], metric: str) -> float | None:
-    """Mean over the classes that a case has in either map; inf if one is, None if the voxel size is unknown."""
+    """Mean over the classes that a case has in either map; inf if one is, None without a voxel size."""
     values = [value_of(score, metric) for score in classes.values() if score.found_in != "neither"]
     if any(value is None for value in values):
         return None
@@ -109,7 +108,7 @@ def _summarise(
 
 def _why_left_out(value: float | None) -> str:
     if value is None:
-        return "with unknown voxel size"
+        return "voxel size unknown"
     if math.isnan(value):
-        return "without the class in both maps"
-    return "with the class in one map only (infinite)"
+        return "class in neither"
+    return "infinite"

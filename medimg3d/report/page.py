@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medimg3d import __version__
+from medimg3d.atomic import write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -56,7 +56,7 @@ def evaluation_page(summary: Mapping[str, Any], figures: Mapping[str, Path], out
 
 
 def summary_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The table of an evaluation, one row a metric and class, every number formatted; screen and page share it."""
+    """The table of an evaluation for screen and page: one row a metric and class, numbers formatted."""
     rows = []
     for metric, by_class in summary["metrics"].items():
         for class_name, entry in by_class.items():
@@ -138,8 +138,5 @@ def _number(value: float | None) -> str:
 
 
 def _write(out: Path, html: str) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    part.write_text(html, encoding="utf-8")
-    os.replace(part, out)
+    write_text(out, html)
     return out

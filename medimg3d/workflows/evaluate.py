@@ -1,0 +1,391 @@
+"""Measure predicted label maps against references: figures with intervals, a page, the worst cases."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medimg3d import __version__
+from medimg3d.data.content_hash import content_sha256
+from medimg3d.data.datalist import write_json
+from medimg3d.data.evaluation_pairs import (
+    Reference,
+    References,
+    find_predictions,
+    find_references,
+    match_prediction,
+    nifti_files,
+)
+from medimg3d.data.label_map import check_same_grid, read_label_map
+from medimg3d.data.training_record import TrainingRecord, find_training_record, input_hashes, read_json
+from medimg3d.errors import DataError, Medimg3dError, UsageError
+from medimg3d.metrics.case_scores import ClassScore, score_classes
+from medimg3d.report.cases_table import write_cases_table
+from medimg3d.report.evaluation_summary import NUM_RESAMPLES, summarise_metrics, value_of, worst_cases
+
+LEVEL = 0.95
+MAX_WORKERS = 4  # each holds two label maps
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found and wrote.
+
+    Attributes:
+        summary: The content of ``summary.json``.
+        scores: Case → class → scores.
+        rejected: Case → reason: unreadable, on another grid, or without a prediction.
+        warnings: What the reader of the figures must know.
+        files: What was written, by name: ``cases``, ``summary``, ``page``.
+    """
+
+    summary: dict[str, Any]
+    scores: dict[str, dict[str, ClassScore]]
+    rejected: dict[str, str]
+    warnings: list[str]
+    files: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    reference: Reference
+    prediction: Path
+
+
+def evaluate(
+    predictions: Path,
+    labels: Path,
+    out: Path,
+    *,
+    class_names: Mapping[int, str] | None = None,
+    bundle: Path | None = None,
+    images: Path | None = None,
+    tolerance_mm: float = 1.0,
+    num_worst: int = 5,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> EvaluationResult:
+    """Score every prediction that has a reference; write a table, a summary and a page.
+
+    Writes ``cases.csv``, ``summary.json``, ``evaluation.html`` and pictures. A case that cannot be scored is
+    rejected with its reason; the others go on.
+
+    Args:
+        predictions: Folder of ``<case>_seg.nii.gz`` (or files named as the labels).
+        labels: Folder of label maps, Decathlon root, or datalist (.json).
+        out: Folder to write to; made if need be.
+        class_names: Label → name; else from the datalist, the bundle, or the labels found.
+        bundle: Bundle that made the predictions, for its record of training cases; else what ``run.json``
+            beside the predictions tells.
+        images: Folder of images named as the cases, for overlays; else from the datalist.
+        tolerance_mm: Tolerance of the surface Dice, in mm.
+        num_worst: Number of worst cases to draw.
+        seed: Seed of the intervals.
+        workers: Cases scored at once; by default one a processor, at most 4.
+        progress: Called with the numbers of cases done and of all cases.
+
+    Returns:
+        Scores, summary and files.
+
+    Raises:
+        UsageError: A folder does not exist or is empty, nothing matches, or a setting is out of range.
+        DataError: The datalist cannot be read, or no case could be scored.
+    """
+    if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
+        raise UsageError(f"tolerance_mm must be at least 0, got {tolerance_mm}.")
+    if bundle is not None and not bundle.is_dir():
+        raise UsageError(f"{bundle} is no folder; give the folder of the bundle that made the predictions.")
+    references = _with_images(find_references(labels), images)
+    pairs, rejected = _pair_up(references, find_predictions(predictions), predictions, labels)
+    names = _class_names(class_names, references, bundle)
+    by_label, failed = _score_all(pairs, names, tolerance_mm, workers, progress)
+    rejected |= failed
+    if not by_label:
+        raise DataError(
+            f"None of {len(pairs)} cases could be scored; the first: {next(iter(failed.values()))}"
+        )
+    names = names or {
+        label: f"class {label}" for label in sorted({n for case in by_label.values() for n in case})
+    }
+    scores = _named(by_label, names)
+    record = find_training_record(predictions, bundle)
+    seen = (
+        None
+        if record.missing
+        else _seen(record, [p for p in pairs if p.reference.name in scores], predictions)
+    )
+    summary = _summary(scores, names, rejected, references, record, seen, tolerance_mm, num_worst, seed)
+    return _write(out, summary, scores, rejected, seen, pairs, names)
+
+
+def _pair_up(
+    references: References, predictions: Mapping[str, Path], folder: Path, labels: Path
+) -> tuple[list[_Pair], dict[str, str]]:
+    pairs, missing = [], {}
+    for name, reference in references.cases.items():
+        prediction = match_prediction(reference, predictions)
+        if prediction is None:
+            missing[name] = f"no prediction; expected {name}_seg.nii.gz"
+        else:
+            pairs.append(_Pair(reference, prediction))
+    if not pairs:
+        raise UsageError(
+            f"No prediction in {folder} is named as a case of {labels}; expected names like "
+            f"{next(iter(references.cases))}_seg.nii.gz, found {next(iter(predictions.values())).name}."
+        )
+    return pairs, missing
+
+
+def _with_images(references: References, images: Path | None) -> References:
+    """The references with their images: from the folder, else as listed."""
+    if images is not None and not images.is_dir():
+        raise UsageError(f"{images} is no folder; give the folder that holds the images.")
+    in_folder = nifti_files(images) if images else {}
+    cases = {
+        name: replace(case, image=in_folder.get(name) or in_folder.get(f"{name}_0000") or case.image)
+        for name, case in references.cases.items()
+    }
+    return replace(references, cases=cases)
+
+
+def _class_names(
+    given: Mapping[int, str] | None, references: References, bundle: Path | None
+) -> dict[int, str]:
+    """Label → name without the background: as given, else the datalist's, else the bundle's, else empty."""
+    names = dict(given or references.class_names or (_bundle_classes(bundle) if bundle else {}))
+    names.pop(0, None)
+    if any(label < 1 for label in names) or len(set(names.values())) != len(names):
+        raise UsageError(f"Classes are {names}; expected labels from 1, each with a name of its own.")
+    return names
+
+
+def _bundle_classes(bundle: Path) -> dict[int, str]:
+    """``channel_def`` of the output in the bundle's ``metadata.json``."""
+    content: Any = read_json(bundle / "configs" / "metadata.json")
+    for key in ("network_data_format", "outputs", "pred", "channel_def"):
+        content = content.get(key, {}) if isinstance(content, dict) else {}
+    return {int(label): str(name) for label, name in content.items() if str(label).isdigit()}
+
+
+def _score_all(
+    pairs: list[_Pair],
+    names: Mapping[int, str],
+    tolerance_mm: float,
+    workers: int | None,
+    progress: Progress | None,
+) -> tuple[dict[str, dict[int, ClassScore]], dict[str, str]]:
+    """Scores by case and label, and the reasons of the cases without; both in the order of the pairs."""
+    count = workers or min(MAX_WORKERS, os.cpu_count() or 1)
+    scored: dict[str, dict[int, ClassScore]] = {}
+    failed: dict[str, str] = {}
+    with ThreadPoolExecutor(max_workers=max(1, count)) as pool:
+        jobs = {pool.submit(_score_pair, pair, names, tolerance_mm): pair.reference.name for pair in pairs}
+        for done, job in enumerate(as_completed(jobs), start=1):
+            try:
+                scored[jobs[job]] = job.result()
+            except Medimg3dError as err:
+                failed[jobs[job]] = str(err)
+            except Exception as err:  # noqa: BLE001 - one broken case must not stop the others
+                failed[jobs[job]] = f"cannot be scored ({type(err).__name__}: {err})"
+            if progress is not None:
+                progress(done, len(jobs))
+    order = [pair.reference.name for pair in pairs]
+    return {n: scored[n] for n in order if n in scored}, {n: failed[n] for n in order if n in failed}
+
+
+def _score_pair(pair: _Pair, names: Mapping[int, str], tolerance_mm: float) -> dict[int, ClassScore]:
+    truth, pred = read_label_map(pair.reference.label), read_label_map(pair.prediction)
+    check_same_grid(pred, truth)
+    found = {
+        "prediction": np.flatnonzero(np.bincount(pred.labels.ravel())),
+        "reference": np.flatnonzero(np.bincount(truth.labels.ravel())),
+    }
+    for which, values in found.items():
+        unknown = [int(value) for value in values if value and value not in names]
+        if names and unknown:
+            raise DataError(f"{which} holds label {unknown[0]}; expected 0 and {', '.join(map(str, names))}")
+    classes = list(names) or [int(n) for n in sorted({*found["prediction"], *found["reference"]} - {0})]
+    return score_classes(
+        pred.labels, truth.labels, classes, spacing_mm=truth.spacing_mm, tolerance_mm=tolerance_mm
+    )
+
+
+def _named(
+    by_label: Mapping[str, Mapping[int, ClassScore]], names: Mapping[int, str]
+) -> dict[str, dict[str, ClassScore]]:
+    """Scores by class name; a class found in other cases only is in neither map of this one."""
+    absent = ClassScore("neither", math.nan, None, None, None, math.nan, None, None)
+    return {
+        case: {name: classes.get(label, absent) for label, name in names.items()}
+        for case, classes in by_label.items()
+    }
+
+
+def _seen(record: TrainingRecord, pairs: list[_Pair], predictions: Path) -> dict[str, str]:
+    """Scored case → training case with the same label map or image, by the hash of the file."""
+    inputs = input_hashes(predictions)
+    seen = {}
+    for pair in pairs:
+        reference = pair.reference
+        files = [reference.label, *([reference.image] if reference.image else [])]
+        hashes = [content_sha256(file) for file in files if file.is_file()]
+        known = record.seen([*hashes, inputs.get(reference.name)])
+        if known:
+            seen[reference.name] = known
+    return seen
+
+
+def _warnings(record: TrainingRecord, seen: Mapping[str, str] | None, num_scored: int) -> list[str]:
+    warnings = []
+    if seen:
+        named = ", ".join(list(seen)[:10]) + (f" and {len(seen) - 10} more" if len(seen) > 10 else "")
+        warnings.append(
+            f"{len(seen)} of {num_scored} scored cases were among those the weights were trained on: {named}."
+            " The figures flatter the model; score cases that it has not seen."
+        )
+    if record.doubt:
+        warnings.append(f"The check for training cases may be wrong: {record.doubt}.")
+    return warnings
+
+
+def _summary(
+    scores: Mapping[str, Mapping[str, ClassScore]],
+    names: Mapping[int, str],
+    rejected: Mapping[str, str],
+    references: References,
+    record: TrainingRecord,
+    seen: Mapping[str, str] | None,
+    tolerance_mm: float,
+    num_worst: int,
+    seed: int,
+) -> dict[str, Any]:
+    patients = {name: references.cases[name].patient for name in scores}
+    by_patient = {name: patient for name, patient in patients.items() if patient}
+    groups = by_patient if len(by_patient) == len(scores) else None
+    return {
+        "format": 1,
+        "num_cases": len(scores) + len(rejected),
+        "num_scored": len(scores),
+        "classes": {str(label): name for label, name in names.items()},
+        "metrics": summarise_metrics(scores, list(names.values()), patients=groups, level=LEVEL, seed=seed),
+        "worst": worst_cases(scores, num_worst),
+        "warnings": _warnings(record, seen, len(scores)),
+        "seen_in_training": {
+            "checked": seen is not None,
+            "why_not": record.missing,
+            "cases": dict(seen or {}),
+        },
+        "rejected": dict(rejected),
+        "bundle": dict(record.bundle),
+        "settings": {
+            "tolerance_mm": tolerance_mm,
+            "hausdorff_percentile": 95,
+            "level": LEVEL,
+            "num_resamples": NUM_RESAMPLES,
+            "resampled_by": "patient" if groups else "case",
+            "seed": seed,
+        },
+        "versions": {
+            "medimg3d": __version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("monai", "numpy", "scipy")},
+        },
+    }
+
+
+def _write(
+    out: Path,
+    summary: dict[str, Any],
+    scores: dict[str, dict[str, ClassScore]],
+    rejected: dict[str, str],
+    seen: Mapping[str, str] | None,
+    pairs: list[_Pair],
+    names: Mapping[int, str],
+) -> EvaluationResult:
+    from medimg3d.report.page import evaluation_page
+
+    out.mkdir(parents=True, exist_ok=True)
+    figures = _draw_boxes(out, summary, scores)
+    overlays, undrawn = _draw_worst(out, summary, pairs, names)
+    summary["not_drawn"] = undrawn
+    files = {
+        "cases": write_cases_table(scores, seen, out / "cases.csv"),
+        "summary": write_json(summary, out / "summary.json"),
+        "page": evaluation_page(summary, figures | overlays, out / "evaluation.html"),
+    }
+    return EvaluationResult(summary, scores, rejected, summary["warnings"], files)
+
+
+def _draw_boxes(
+    out: Path, summary: Mapping[str, Any], scores: Mapping[str, Mapping[str, ClassScore]]
+) -> dict[str, Path]:
+    """A box plot for each metric that has a number at all."""
+    from medimg3d.report.figures import box_plot
+    from medimg3d.report.page import METRIC_LABELS
+
+    figures = {}
+    for metric in summary["metrics"]:
+        values = {
+            name: [_or_nan(value_of(classes[name], metric)) for classes in scores.values()]
+            for name in summary["classes"].values()
+        }
+        if any(math.isfinite(value) for column in values.values() for value in column):
+            figures[metric] = box_plot(values, out / f"box_{metric}.png", axis_label=METRIC_LABELS[metric])
+    return figures
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _draw_worst(
+    out: Path, summary: Mapping[str, Any], pairs: list[_Pair], names: Mapping[int, str]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Overlays of the worst cases, and why a case has none."""
+    by_name = {pair.reference.name: pair for pair in pairs}
+    drawn, undrawn = {}, {}
+    for entry in summary["worst"]:
+        case = entry["case"]
+        try:
+            title = f"{case}: mean Dice {entry['mean_dice']:.3f}"
+            drawn[f"overlay:{case}"] = _draw_case(
+                by_name[case], names, title, out / "overlays" / f"{case}.png"
+            )
+        except Exception as err:  # noqa: BLE001 - a picture that fails must not lose the figures
+            undrawn[case] = str(err) if isinstance(err, Medimg3dError) else f"{type(err).__name__}: {err}"
+    return drawn, undrawn
+
+
+def _draw_case(pair: _Pair, names: Mapping[int, str], title: str, path: Path) -> Path:
+    import nibabel
+
+    from medimg3d.report.overlays import overlay_figure
+
+    if pair.reference.image is None or not pair.reference.image.is_file():
+        raise DataError("its image is not known; give the folder of the images")
+    files = (pair.reference.image, pair.prediction, pair.reference.label)
+    volumes: list[Any] = [nibabel.as_closest_canonical(nibabel.load(file)) for file in files]
+    image, pred, truth = (_first_volume(np.asanyarray(volume.dataobj)) for volume in volumes)
+    spacing_mm = [float(size) for size in np.linalg.norm(volumes[2].affine[:3, :3], axis=0)]
+    return overlay_figure(
+        image, pred, truth=truth, spacing_mm=spacing_mm, class_names=names, title=title, path=path
+    )
+
+
+def _first_volume(array: np.ndarray) -> np.ndarray:
+    """The first channel or time point of an image with more than three axes."""
+    while array.ndim > 3:
+        array = array[..., 0]
+    return array
