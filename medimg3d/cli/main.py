@@ -16,7 +16,7 @@ from medimg3d.cli.output import errors_console
 from medimg3d.errors import Medimg3dError
 
 # Module below medimg3d.cli → the names it registers, in the order of the job they belong to.
-COMMAND_MODULES = ("datalist", "data", "train", "evaluate", "predict", "demo")
+COMMAND_MODULES = ("datalist", "data", "train", "cross_validate", "predict", "evaluate", "demo")
 
 app = typer.Typer(
     name="medimg3d",

@@ -120,7 +120,7 @@ def train(
     source = BundleFolder(bundle)
     source.config("train")
     source.config("train_fast")
-    list_file = _list_file(dataset_dir, datalist)
+    list_file = find_datalist(dataset_dir, datalist)
     cases, labels = _read_cases(list_file)
     _refuse_second_training(out, resume)
     copy = _prepare_copy(source, out, labels, overrides or {})
@@ -135,7 +135,19 @@ def train(
     return _finish(copy, cases, settings)
 
 
-def _list_file(dataset_dir: Path | None, datalist: Path | None) -> Path:
+def find_datalist(dataset_dir: Path | None, datalist: Path | None) -> Path:
+    """The datalist file of a dataset folder, or the one given.
+
+    Args:
+        dataset_dir: Decathlon root with ``dataset.json``.
+        datalist: Datalist file instead.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        UsageError: Both or neither were given, or the file does not exist.
+    """
     if (dataset_dir is None) == (datalist is None):
         raise UsageError("Give either a dataset folder (--dataset-dir) or a datalist file (--datalist).")
     path = Path(datalist) if datalist is not None else Path(dataset_dir or ".") / "dataset.json"

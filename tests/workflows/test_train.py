@@ -1,0 +1,216 @@
+"""Training through the overlay: the recipe's result, resumed to the bit, on two ranks."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import phantoms
+import pytest
+import torch
+from stock_monai import monai_bundle, run
+
+from medimg3d.errors import BundleError, UsageError
+
+RECIPE = {
+    "iterations_per_epoch": 2,
+    "batch_size": 2,
+    "val_interval": 1,
+    "num_workers": 2,
+    "patch_size": [16, 24, 16],
+}
+
+# Trains a copy; the first argument is a JSON of what train() takes, the second says where to die.
+SCRIPT = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from medimg3d.workflows.train import train
+
+arguments, die_in = json.loads(sys.argv[1]), sys.argv[2]
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def killing(method, name):
+    def wrapped(self, engine, batch):
+        if die_in == name and self_epoch(engine) == 2:
+            die()
+        return method(self, engine, batch)
+    return wrapped
+
+trainers = []
+def self_epoch(engine):
+    if isinstance(engine, SupervisedTrainer):
+        trainers[:] = [engine]
+        # in the second iteration, with the first one's changes made
+        return engine.state.epoch if engine.state.iteration % engine.state.epoch_length == 0 else 0
+    return trainers[0].state.epoch if trainers else 0
+
+for engine, name in ((SupervisedTrainer, "training"), (SupervisedEvaluator, "validation")):
+    engine._iteration = killing(engine._iteration, name)
+
+save = torch.save
+def save_half(thing, path, *rest, **more):
+    save(thing, path, *rest, **more)
+    if die_in == "checkpoint" and isinstance(thing, dict) and thing.get("epoch") == 2:
+        with open(path, "rb+") as handle:
+            handle.truncate(os.path.getsize(path) // 2)
+        die()
+torch.save = save_half
+for key in ("bundle", "out", "dataset_dir"):
+    arguments[key] = Path(arguments[key])
+train(**arguments)
+"""
+
+
+def train_in_process(die_in="", **arguments) -> int:
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(SCRIPT), json.dumps(arguments, default=str), die_in]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, -9), done.stderr[-3000:]
+    return done.returncode
+
+
+@pytest.fixture(scope="module")
+def decathlon(tmp_path_factory):
+    return phantoms.write_decathlon(tmp_path_factory.mktemp("phantoms"), num_cases=5)
+
+
+@pytest.fixture(scope="module")
+def arguments(bundle_root, decathlon):
+    return {
+        "bundle": bundle_root,
+        "dataset_dir": decathlon,
+        "epochs": 3,
+        "precision": "float32",
+        "overrides": RECIPE,
+        "progress": False,
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(arguments, tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert train_in_process(out=out, **arguments) == 0
+    return out
+
+
+def assert_same(one, other, where="checkpoint"):
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for n, (left, right) in enumerate(zip(one, other, strict=True)):
+            assert_same(left, right, f"{where}[{n}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, float):
+        assert one == other or (one != one and other != other), where
+    else:
+        assert one == other, where
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("die_in", ["training", "validation", "checkpoint"])
+def test_a_killed_run_resumes_to_the_same_bits(die_in, arguments, uninterrupted, tmp_path):
+    out = tmp_path / "run"
+    assert train_in_process(die_in, out=out, **arguments) == -9
+    state = torch.load(out / "training" / "checkpoint.pt", weights_only=True)
+    assert state["epoch"] == 1  # the second epoch was not whole
+    assert train_in_process(out=out, resume=True, **arguments) == 0
+    for name in ("training/checkpoint.pt", "models/model.pt"):
+        expected = torch.load(uninterrupted / name, weights_only=True)
+        assert_same(torch.load(out / name, weights_only=True), expected, name)
+    for name in ("training/history.csv", "models/training_cases.json"):
+        resumed, whole = (json.loads if name.endswith("json") else str), uninterrupted / name
+        if name.endswith("csv"):
+            assert (out / name).read_bytes() == whole.read_bytes()
+        else:
+            assert resumed((out / name).read_text())["cases"] == json.loads(whole.read_text())["cases"]
+
+
+@pytest.mark.slow
+def test_the_overlay_gives_the_same_weights_as_stock_monai(arguments, uninterrupted, tmp_path):
+    bundle = uninterrupted  # its train.json is the whole recipe: epochs, seed and overrides are written there
+    monai_bundle(
+        "run",
+        cwd=tmp_path,
+        config_file=bundle / "configs" / "train.json",
+        bundle_root=bundle,
+        dataset_dir=arguments["dataset_dir"],
+        output_dir=tmp_path / "stock",
+        num_workers=0,
+    )
+    stock = torch.load(tmp_path / "stock" / "models" / "model.pt", weights_only=True)
+    assert_same(torch.load(bundle / "models" / "model.pt", weights_only=True), stock)
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_equal_weights(bundle_root, decathlon, tmp_path):
+    configs = bundle_root / "configs"
+    save = "$torch.save(@network.module.state_dict(), os.path.join(@output_dir, f'rank_{@rank}.pt'))"
+    values = {
+        "config_file": f"['{configs / 'train.json'}','{configs / 'multi_gpu_train.json'}']",
+        "bundle_root": bundle_root,
+        "dataset_dir": decathlon,
+        "output_dir": tmp_path,
+        "iterations_per_epoch": 4,
+        "batch_size": 1,
+        "val_interval": 2,
+        "num_workers": 0,
+        "patch_size": "[16,24,16]",
+        "train#trainer#max_epochs": 2,
+        "run": json.dumps(["$@train#trainer.run()", save]),
+    }
+    options = [str(part) for name, value in values.items() for part in (f"--{name}", value)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc_per_node=2"]
+    run([*launcher, "-m", "monai.bundle", "run", *options], cwd=tmp_path)
+    ranks = [torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert_same(ranks[0], ranks[1])
+    assert (tmp_path / "models" / "model.pt").is_file()
+
+
+def test_resuming_with_another_length_is_refused(arguments, uninterrupted):
+    from medimg3d.workflows.train import train
+
+    with pytest.raises(BundleError, match="begun with epochs 3, not 4"):
+        train(**(arguments | {"out": uninterrupted, "resume": True, "epochs": 4}))
+
+
+def test_training_over_a_training_is_refused(arguments, uninterrupted):
+    from medimg3d.workflows.train import train
+
+    with pytest.raises(UsageError, match="holds a training already"):
+        train(**(arguments | {"out": uninterrupted}))
+
+
+def test_training_into_the_bundle_itself_is_refused(arguments, tmp_path):
+    import shutil
+
+    from medimg3d.workflows.train import train
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(arguments["bundle"], bundle, ignore=shutil.ignore_patterns("models", "__pycache__"))
+    with pytest.raises(UsageError, match="--out is the bundle itself"):
+        train(**(arguments | {"bundle": bundle, "out": bundle}))
+
+
+def test_other_classes_reach_every_config_and_the_metadata(bundle_root, tmp_path):
+    from medimg3d.bundle.folder import BundleFolder, copy_bundle, rename_classes
+
+    copy = rename_classes(copy_bundle(BundleFolder(bundle_root), tmp_path / "copy"), {0: "background", 1: "tumour"})
+    assert copy.class_names == {0: "background", 1: "tumour"}
+    for name in ("train", "evaluate", "inference"):
+        assert json.loads(copy.config(name).read_text())["num_classes"] == 2
+
+
+def test_no_datalist_is_one_clear_line(arguments, tmp_path):
+    from medimg3d.workflows.train import train
+
+    with pytest.raises(UsageError, match=r"Found no .*dataset\.json; expected a datalist"):
+        train(**(arguments | {"dataset_dir": tmp_path, "out": tmp_path / "run"}))
