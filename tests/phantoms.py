@@ -24,6 +24,15 @@ def write_nifti(path: Path, array: np.ndarray, matrix: np.ndarray | None = None)
     return path
 
 
+def write_nifti_of_unknown_size(path: Path, array: np.ndarray) -> Path:
+    """Write an array as NIfTI with neither sform nor qform and no unit: nothing says how big a voxel is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(array, None)
+    image.header.set_xyzt_units("unknown")
+    nibabel.save(image, path)
+    return path
+
+
 def two_part_phantom(seed: int, shape=(30, 42, 28)) -> tuple[np.ndarray, np.ndarray]:
     """A bright bar along J on noise, its front half label 1 and rear half label 2, somewhere in the box.
 
@@ -101,7 +110,7 @@ def write_dicom_series(folder: Path, positions_mm=(0.0, 2.0, 4.0), shape_ij=(6, 
 
 
 def oblique_affine(spacing_mm=(1.0, 1.0, 1.0), origin_mm=(-20.0, 15.0, 30.0), degrees=20.0) -> np.ndarray:
-    """RAS affine, rotated about the axis from feet to head, then by half the angle about that to the right."""
+    """RAS affine, rotated about the axis to the head, then by half the angle about that to the right."""
     turn, tilt = np.deg2rad([degrees, degrees / 2])
     about_k = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
     about_i = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])

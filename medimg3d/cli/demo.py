@@ -68,7 +68,8 @@ def _show(result: DemoResult) -> None:
     sides = result.volumes_ml()
     structures = next(iter(sides.values()), {})
     rows = [[name, *(f"{volumes[name]:.2f}" for volumes in sides.values())] for name in structures]
-    print_table("Hippocampal volumes of the MNI152 template, in mL", ["structure", *sides], rows)
+    print("Both hippocampi of the MNI152 template:")
+    print_table("Volumes in mL", ["structure", *sides], rows)
     print("The template is larger than a typical brain, and a mean of many: read the volumes as such.")
     if result.training is not None:
         _show_training(result.training)
@@ -80,9 +81,9 @@ def _show(result: DemoResult) -> None:
 
 
 def _show_training(training: DemoTraining) -> None:
-    title = (
-        f"Trained {training.epochs} epochs on {training.training_cases} cases; "
-        f"mean Dice on {training.held_out_cases} others"
+    epochs = "1 epoch" if training.epochs == 1 else f"{training.epochs} epochs"
+    print(f"Trained {epochs} on {training.training_cases} cases, scored on {training.held_out_cases} others:")
+    print_table(
+        "Mean Dice", ["structure", "Dice"], [(name, f"{dice:.3f}") for name, dice in training.dice.items()]
     )
-    print_table(title, ["structure", "Dice"], [(name, f"{dice:.3f}") for name, dice in training.dice.items()])
     print(f"A short training, to show the way; its page is {training.page}.")

@@ -20,6 +20,7 @@ def case_overlay(
     class_names: Mapping[int, str],
     title: str,
     path: Path,
+    truth: NDArray[Any] | None = None,
 ) -> Path:
     """Draw an image with its label map after turning both to the nearest RAS order; nothing is resampled.
 
@@ -30,6 +31,7 @@ def case_overlay(
         class_names: Label → name.
         title: Title of the picture; must not name a patient.
         path: PNG to write.
+        truth: Reference label map, drawn as dashed outlines; same shape.
 
     Returns:
         ``path``.
@@ -45,4 +47,5 @@ def case_overlay(
         class_names=class_names,
         title=title,
         path=path,
+        truth=None if truth is None else apply_orientation(truth, turn),
     )
