@@ -102,7 +102,9 @@ def ours(parser: ConfigParser, iterations: int) -> dict[str, float]:
 def main() -> None:
     """Run both in turn and print the result of each round and the ratio."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--dataset-dir", default=os.path.join(os.environ.get("MEDIMG3D_DATA", ""), "hippocampus"))
+    arguments.add_argument(
+        "--dataset-dir", default=os.path.join(os.environ.get("MEDIMG3D_DATA", ""), "hippocampus")
+    )
     arguments.add_argument("--iterations", type=int, default=30)
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--compile", action="store_true", help="let medimg3d use torch.compile")

@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
 
 
 def cross_validate_command(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle whose recipe is judged.")],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle whose recipe is judged.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the trained folds and the table.")],
     dataset_dir: Annotated[Path | None, typer.Option("--dataset-dir", help="Decathlon root.")] = None,
     datalist: Annotated[Path | None, typer.Option("--datalist", help="Datalist file instead.")] = None,
@@ -34,7 +36,9 @@ def cross_validate_command(
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Length of each run.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of each run.")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
-    workers: Annotated[int | None, typer.Option("--workers", min=0, help="Processes that load and augment.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that load and augment.")
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:

@@ -38,7 +38,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """Hold the options that stand before any command."""
@@ -71,7 +72,7 @@ def run(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors_console().print("Stopped. What was finished is kept; run the same command again to go on.")
         sys.exit(130)
-    except Exception as err:  # noqa: BLE001 - the outermost frame: every error ends as one line
+    except Exception as err:
         usage_exit = getattr(err, "exit_code", None)  # click's own usage errors
         if usage_exit is not None and hasattr(err, "show"):
             err.show()

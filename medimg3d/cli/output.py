@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_REJECTS = 0, 1, 2, 3
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for machines.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, for machines.")
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
 
 

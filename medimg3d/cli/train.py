@@ -34,32 +34,51 @@ def register(app: typer.Typer) -> None:
 
 
 def train_command(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle whose recipe is followed.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the trained copy (of one copy a fold with 'all').")],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle whose recipe is followed.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the trained copy (of one copy a fold with 'all').")
+    ],
     dataset_dir: Annotated[
         Path | None, typer.Option("--dataset-dir", help="Decathlon root: dataset.json, images and labels.")
     ] = None,
     datalist: Annotated[
-        Path | None, typer.Option("--datalist", help="Datalist file instead, as 'medimg3d datalist' makes it.")
+        Path | None,
+        typer.Option("--datalist", help="Datalist file instead, as 'medimg3d datalist' makes it."),
     ] = None,
-    fold: Annotated[str, typer.Option("--fold", help="Held-out fold, 'all' for one training a fold, 'none'.")] = "0",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole epoch in --out.")] = False,
+    fold: Annotated[
+        str, typer.Option("--fold", help="Held-out fold, 'all' for one training a fold, 'none'.")
+    ] = "0",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last whole epoch in --out.")
+    ] = False,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Length of the run.")] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.1, help="Choose the epochs so that a run takes about this long.")
+        float | None,
+        typer.Option("--minutes", min=0.1, help="Choose the epochs so that a run takes about this long."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of weights, order, augmentation.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of weights, order, augmentation.")
+    ] = None,
     precision: Annotated[
         str, typer.Option("--precision", help="auto (measured on this machine), float32 or bfloat16.")
     ] = "auto",
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Use torch.compile: faster after a minute; needs a C++ compiler.")
+        bool,
+        typer.Option("--compile", help="Use torch.compile: faster after a minute; needs a C++ compiler."),
     ] = False,
-    workers: Annotated[int | None, typer.Option("--workers", min=0, help="Processes that load and augment.")] = None,
-    tracking: Annotated[str | None, typer.Option("--tracking", help="'mlflow' to track the run with MLflow.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that load and augment.")
+    ] = None,
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", help="'mlflow' to track the run with MLflow.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="ID=VALUE", help="Set a value of train.json, e.g. --set learning_rate=0.001."),
+        typer.Option(
+            "--set", metavar="ID=VALUE", help="Set a value of train.json, e.g. --set learning_rate=0.001."
+        ),
     ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,

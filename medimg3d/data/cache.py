@@ -106,7 +106,9 @@ def _entry_key(settings: str, item: Mapping[str, Any]) -> str:
         values = value if isinstance(value, (list, tuple)) else [value]
         for one in values:
             is_path = isinstance(one, (str, os.PathLike)) and os.path.exists(one)
-            parts.append(f"{name}={content_sha256(one) if is_path else json.dumps(one, default=str, sort_keys=True)}")
+            parts.append(
+                f"{name}={content_sha256(one) if is_path else json.dumps(one, default=str, sort_keys=True)}"
+            )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -130,7 +132,13 @@ def _write_value(folder: Path, name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, (torch.Tensor, np.ndarray)):
         array = value.numpy() if isinstance(value, torch.Tensor) else value
         np.save(folder / f"{name}.npy", np.ascontiguousarray(array))
-        kind = "meta" if isinstance(value, MetaTensor) else "tensor" if isinstance(value, torch.Tensor) else "array"
+        kind = (
+            "meta"
+            if isinstance(value, MetaTensor)
+            else "tensor"
+            if isinstance(value, torch.Tensor)
+            else "array"
+        )
         described: dict[str, Any] = {"kind": kind}
         if isinstance(value, MetaTensor):
             described["affine"] = np.asarray(value.affine).tolist()

@@ -21,7 +21,11 @@ def content_sha256(path: Path | str) -> str:
     """
     path = Path(path)
     if path.is_dir():
-        parts = [f"{p.relative_to(path).as_posix()} {content_sha256(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
+        parts = [
+            f"{p.relative_to(path).as_posix()} {content_sha256(p)}"
+            for p in sorted(path.rglob("*"))
+            if p.is_file()
+        ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
     stat = path.stat()
     return _file_sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
@@ -30,7 +34,11 @@ def content_sha256(path: Path | str) -> str:
 @lru_cache(maxsize=100_000)
 def _file_sha256(path: str, size: int, modified_ns: int) -> str:
     with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow(handle)
+        return (
+            hashlib.file_digest(handle, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _slow(handle)
+        )
 
 
 def _slow(handle) -> str:  # type: ignore[no-untyped-def]  # Python 3.10 has no hashlib.file_digest

@@ -51,13 +51,21 @@ def assign_folds(cases: Sequence[Mapping[str, Any]], *, num_folds: int = 5, seed
     if num_folds < 2:
         raise ValueError(f"num_folds must be at least 2, got {num_folds}.")
     groups = [str(case.get("patient") or case_name(case)) for case in cases]
-    fixed = {group: int(case["fold"]) for group, case in zip(groups, cases) if case.get("fold") is not None}
+    fixed = {
+        group: int(case["fold"])
+        for group, case in zip(groups, cases, strict=True)
+        if case.get("fold") is not None
+    }
     outside = sorted({fold for fold in fixed.values() if not 0 <= fold < num_folds})
     if outside:
         raise ValueError(f"Cases carry fold {outside[0]}; expected 0 to {num_folds - 1}. Mend the datalist.")
-    free = sorted(set(groups) - set(fixed), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).hexdigest())
+    free = sorted(
+        set(groups) - set(fixed), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
+    )
     if free and len(free) + len(set(fixed)) < num_folds:
-        raise ValueError(f"Found {len(set(groups))} patients or cases; {num_folds} folds need at least that many.")
+        raise ValueError(
+            f"Found {len(set(groups))} patients or cases; {num_folds} folds need at least that many."
+        )
     dealt = {group: position % num_folds for position, group in enumerate(free)} | fixed
     return [dealt[group] for group in groups]
 
@@ -86,5 +94,5 @@ def select_fold(
         raise ValueError(f"fold must be -1 (all cases) or 0 to {num_folds - 1}, got {fold}.")
     folds = assign_folds(cases, num_folds=num_folds, seed=seed)
     if part == "validation":
-        return [dict(case) for case, own in zip(cases, folds) if own == max(fold, 0)]
-    return [dict(case) for case, own in zip(cases, folds) if own != fold]
+        return [dict(case) for case, own in zip(cases, folds, strict=True) if own == max(fold, 0)]
+    return [dict(case) for case, own in zip(cases, folds, strict=True) if own != fold]

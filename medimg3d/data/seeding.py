@@ -52,7 +52,7 @@ class EpochSampler(DistributedSampler):
             self.total_size = num_samples_per_epoch // num_replicas * num_replicas
             self.num_samples = self.total_size // num_replicas
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         first = self.epoch * self.total_size
         wanted = range(first + self.rank, first + self.total_size, self.num_replicas)
         length = len(self.dataset)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from medimg3d.atomic import write_text
+from medimg3d.errors import BundleError
 
 
 class History:
@@ -71,16 +72,25 @@ class History:
 
     def _iteration(self, engine: Engine) -> None:
         output = engine.state.output
-        first = output[0] if isinstance(output, (list, tuple)) else output
-        self._losses.append(float(first["loss"]))
+        first: Any = output[0] if isinstance(output, (list, tuple)) else output
+        loss = float(first["loss"])
+        if not math.isfinite(loss):
+            raise BundleError(
+                f"The training loss became {loss} in epoch {engine.state.epoch}; expected a number. Resume or train "
+                "anew with --precision float32 and without --compile, or with a lower learning_rate."
+            )
+        self._losses.append(loss)
 
     def _validated(self, evaluator: Engine) -> None:
-        self._validation = {name: float(value) for name, value in evaluator.state.metrics.items() if _is_number(value)}
-        for name, details in evaluator.state.metric_details.items():
+        state: Any = evaluator.state
+        self._validation = {name: float(value) for name, value in state.metrics.items() if _is_number(value)}
+        for name, details in state.metric_details.items():
             per_class = torch.as_tensor(details, dtype=torch.float64).nanmean(dim=0).flatten().tolist()
             if len(per_class) == len(self.class_names):
                 column = name.replace("_mean_", "_")
-                self._validation |= {f"{column}_{c}": v for c, v in zip(self.class_names, per_class)}
+                self._validation |= {
+                    f"{column}_{c}": v for c, v in zip(self.class_names, per_class, strict=True)
+                }
 
     def _finish(self, engine: Engine) -> None:
         row: dict[str, Any] = {

@@ -7,7 +7,14 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 _LINE_EVERY_S = 30.0
 
@@ -21,7 +28,9 @@ class TrainingProgress:
         enabled: False shows nothing (ranks above 0, ``--json``).
     """
 
-    def __init__(self, description: str = "Training", evaluator: Engine | None = None, enabled: bool = True) -> None:
+    def __init__(
+        self, description: str = "Training", evaluator: Engine | None = None, enabled: bool = True
+    ) -> None:
         self.description = description
         self.evaluator = evaluator
         self.enabled = enabled
@@ -57,7 +66,9 @@ class TrainingProgress:
             )
             self._bar.start()
             total = self._total(engine)
-            self._task = self._bar.add_task(self.description, total=total, completed=engine.state.iteration, status="")
+            self._task = self._bar.add_task(
+                self.description, total=total, completed=engine.state.iteration, status=""
+            )
 
     def _advance(self, engine: Engine) -> None:
         if self._bar is not None:
@@ -74,7 +85,7 @@ class TrainingProgress:
             )
 
     def _status(self, engine: Engine) -> str:
-        output = engine.state.output
+        output: Any = engine.state.output
         first = output[0] if isinstance(output, (list, tuple)) else output
         status = f"loss {float(first['loss']):.3f}"
         metrics = self.evaluator.state.metrics if self.evaluator is not None else {}

@@ -44,5 +44,5 @@ class AveragedWeights:
         rate = max(self.momentum, 9 / (engine.state.iteration + 9))
         averages, currents = list(self.model.parameters()), list(self.network.parameters())
         torch._foreach_lerp_(averages, [current.detach() for current in currents], rate)
-        for average, current in zip(self.model.buffers(), self.network.buffers()):
+        for average, current in zip(self.model.buffers(), self.network.buffers(), strict=True):
             average.copy_(current)

@@ -45,7 +45,7 @@ class AutocastInferer(Inferer):
         self.inferer = SimpleInferer() if inferer is None else inferer
         self._prepared: tuple[nn.Module, Any] | None = None
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """The network's output as float32; shapes as the inner inferer gives them."""
         run = self._prepare(network)
         images = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs

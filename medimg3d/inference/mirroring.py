@@ -42,7 +42,9 @@ class MirroringInferer(Inferer):
         Returns:
             Class probabilities (``softmax=True``) or mean outputs, shape (B, classes, I, J[, K]), float32.
         """
-        flips = [dims for n in range(len(self.axes) + 1) for dims in combinations([a + 2 for a in self.axes], n)]
+        flips = [
+            dims for n in range(len(self.axes) + 1) for dims in combinations([a + 2 for a in self.axes], n)
+        ]
         total: Any = None
         for dims in flips:
             output = self.inferer(torch.flip(inputs, dims) if dims else inputs, network, *args, **kwargs)

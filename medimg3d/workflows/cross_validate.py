@@ -92,7 +92,9 @@ def _score_held_out(folder: Path, list_file: Path, fold: int) -> None:
     result = predict(folder, images, predictions, overlays=False, reports=False)
     if result.rejected:
         name, reason = next(iter(result.rejected.items()))
-        raise BundleError(f"{len(result.rejected)} held-out cases could not be predicted; the first: {name}: {reason}")
+        raise BundleError(
+            f"{len(result.rejected)} held-out cases could not be predicted; the first: {name}: {reason}"
+        )
     evaluate(predictions, held_out, folder / "held_out", bundle=folder)
 
 
@@ -101,7 +103,11 @@ def _write_held_out(folder: Path, list_file: Path, fold: int) -> Path:
     content = json.loads(list_file.read_text(encoding="utf-8"))
     config = read_json(folder / "configs" / "train.json")
     cases = select_fold(
-        content["training"], fold=fold, part="validation", num_folds=config["num_folds"], seed=config["fold_seed"]
+        content["training"],
+        fold=fold,
+        part="validation",
+        num_folds=config["num_folds"],
+        seed=config["fold_seed"],
     )
     for case in cases:
         case["image"] = str(list_file.parent / case["image"])

@@ -152,7 +152,9 @@ def find_datalist(dataset_dir: Path | None, datalist: Path | None) -> Path:
         raise UsageError("Give either a dataset folder (--dataset-dir) or a datalist file (--datalist).")
     path = Path(datalist) if datalist is not None else Path(dataset_dir or ".") / "dataset.json"
     if not path.is_file():
-        raise UsageError(f"Found no {path}; expected a datalist. Make one with `medimg3d datalist FOLDER --out FILE`.")
+        raise UsageError(
+            f"Found no {path}; expected a datalist. Make one with `medimg3d datalist FOLDER --out FILE`."
+        )
     return path.resolve()
 
 
@@ -186,7 +188,9 @@ def _prepare_copy(
     source: BundleFolder, out: Path, labels: Mapping[int, str], overrides: Mapping[str, Any]
 ) -> BundleFolder:
     if out.resolve() == source.root:
-        raise UsageError("--out is the bundle itself; expected another folder, so that the bundle stays as it is.")
+        raise UsageError(
+            "--out is the bundle itself; expected another folder, so that the bundle stays as it is."
+        )
     copy = copy_bundle(source, out)
     if len(labels) != len(copy.class_names):
         copy = rename_classes(copy, labels)
@@ -211,12 +215,14 @@ def _settings(
     choice: Mapping[str, Any] = {"precision": precision, "channels_last": precision == "bfloat16"}
     seconds_per_iteration = None
     if precision == "auto" or max_minutes is not None:
-        measured = _measure(copy)
+        measured = _measure(copy, compiled)
         seconds_per_iteration = measured.seconds_per_iteration
         if precision == "auto":
             choice = measured.as_dict()
     if max_minutes is not None and epochs is None:
-        epochs = _epochs_for(max_minutes, float(seconds_per_iteration or 1.0) * int(config["iterations_per_epoch"]))
+        epochs = _epochs_for(
+            max_minutes, float(seconds_per_iteration or 1.0) * int(config["iterations_per_epoch"])
+        )
     settings = TrainingSettings(
         fold=fold,
         epochs=int(config["train"]["trainer"]["max_epochs"] if epochs is None else epochs),
@@ -242,15 +248,18 @@ def _begun_settings(path: Path, **asked: int | None) -> TrainingSettings:
     return TrainingSettings(**begun)
 
 
-def _measure(copy: BundleFolder) -> Any:
+def _measure(copy: BundleFolder, compiled: bool) -> Any:
     from medimg3d.bundle.parser import parse_config
-    from medimg3d.engines.precision_trial import try_precisions
+    from medimg3d.engines.precision_trial import PRECISIONS, try_precisions
 
     parser = parse_config(copy, ["train"])
     network = parser.get_parsed_content("network_def")
     channels = int(copy.metadata["network_data_format"]["inputs"]["image"]["num_channels"])
     shape = (int(parser["batch_size"]), channels, *parser["patch_size"])
-    return try_precisions(network, shape, parser.get_parsed_content("device"))
+    device = parser.get_parsed_content("device")
+    # compiled for a CPU, bfloat16 gave a loss of NaN (torch 2.13)
+    precisions = ("float32",) if compiled and device.type == "cpu" else PRECISIONS
+    return try_precisions(network, shape, device, precisions=precisions)
 
 
 def _epochs_for(max_minutes: float, seconds_per_epoch: float) -> int:
@@ -337,7 +346,9 @@ def _finish(copy: BundleFolder, cases: list[dict[str, Any]], settings: TrainingS
 
 def _card(copy: BundleFolder, result: TrainingResult) -> str:
     settings = result.settings
-    held_out = "no case was held out" if settings.fold == ALL_CASES else f"{result.validation_cases} were held out"
+    held_out = (
+        "no case was held out" if settings.fold == ALL_CASES else f"{result.validation_cases} were held out"
+    )
     return (
         f"# {copy.metadata.get('name', copy.name)}: weights of one's own\n\n"
         f"Made by `medimg3d train` from a bundle's recipe (`configs/train.json`, version {copy.version}).\n\n"

@@ -42,7 +42,8 @@ def test_preprocessing_network_and_inferer_are_the_same_in_every_config(bundle_r
 def test_labels_are_brought_to_the_grid_of_the_images(bundle_root):
     train = config(bundle_root, "train")
     image, label = (
-        {t["_target_"]: t for t in train[block]["transforms"]} for block in ("preprocessing", "label_preprocessing")
+        {t["_target_"]: t for t in train[block]["transforms"]}
+        for block in ("preprocessing", "label_preprocessing")
     )
     assert image["Orientationd"]["axcodes"] == label["Orientationd"]["axcodes"]
     assert image["Spacingd"]["pixdim"] == label["Spacingd"]["pixdim"]
@@ -54,7 +55,13 @@ def test_carried_code_equals_its_source(bundle_root):
 
 
 def test_files_for_sharing_are_there_and_small(bundle_root):
-    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "models/model.pt", "configs/metadata.json"):
+    for name in (
+        "LICENSE",
+        "docs/README.md",
+        "docs/data_license.txt",
+        "models/model.pt",
+        "configs/metadata.json",
+    ):
         assert (bundle_root / name).is_file(), name
     assert all(p.stat().st_size < 25_000_000 for p in bundle_root.rglob("*") if p.is_file())
 
@@ -141,7 +148,9 @@ def test_exports_give_the_networks_output(bundle_root, tmp_path, command):
 def test_inference_writes_a_label_map_per_image_on_its_own_grid(bundle_root, decathlon, tmp_path):
     images, out = tmp_path / "images", tmp_path / "out"
     image, _ = phantoms.two_part_phantom(3)
-    matrix = phantoms.affine((1.0, 1.0, 1.25), (-10, 5, 7)) @ np.diag([-1.0, 1, 1, 1])  # flipped, other spacing
+    matrix = phantoms.affine((1.0, 1.0, 1.25), (-10, 5, 7)) @ np.diag(
+        [-1.0, 1, 1, 1]
+    )  # flipped, other spacing
     phantoms.write_nifti(images / "flipped.nii.gz", image, matrix)
     phantoms.write_nifti(images / "plain.nii", image)
     monai_bundle(
@@ -212,5 +221,8 @@ def test_shipped_weights_find_the_hippocampus_in_cases_they_have_not_seen(bundle
     for case in unseen:
         truth = np.asarray(nibabel.load(hippocampus / case["label"]).dataobj)
         found = np.asarray(nibabel.load(tmp_path / "out" / f"{case_name(case)}_seg.nii.gz").dataobj)
-        scores += [2 * ((truth == c) & (found == c)).sum() / ((truth == c).sum() + (found == c).sum()) for c in (1, 2)]
+        scores += [
+            2 * ((truth == c) & (found == c)).sum() / ((truth == c).sum() + (found == c).sum())
+            for c in (1, 2)
+        ]
     assert np.mean(scores) > 0.85

@@ -8,7 +8,14 @@ import numpy as np
 import phantoms
 import pytest
 import torch
-from monai.transforms import Compose, EnsureChannelFirstd, FgBgToIndicesd, LoadImaged, NormalizeIntensityd, RandFlipd
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    FgBgToIndicesd,
+    LoadImaged,
+    NormalizeIntensityd,
+    RandFlipd,
+)
 
 from medimg3d.data.cache import DiskCacheDataset, describe_transform
 from medimg3d.errors import DataError

@@ -1,5 +1,5 @@
 # Copied from medimg3d/data/folds.py; do not edit here.
-# Source sha256: c3cb0b2c541e92c00f27299106151052b573c1611b439e83456c431f606209e3
+# Source sha256: a42462d7de5db12542404f74f56b9f5678cdefe20f24bc9fded06767926659a4
 """Deterministic folds: by patient where the patient is known, else by case.
 
 Pure Python, no dependency: bundles carry a copy of this file so that stock MONAI splits as medimg3d does.
@@ -53,13 +53,21 @@ def assign_folds(cases: Sequence[Mapping[str, Any]], *, num_folds: int = 5, seed
     if num_folds < 2:
         raise ValueError(f"num_folds must be at least 2, got {num_folds}.")
     groups = [str(case.get("patient") or case_name(case)) for case in cases]
-    fixed = {group: int(case["fold"]) for group, case in zip(groups, cases) if case.get("fold") is not None}
+    fixed = {
+        group: int(case["fold"])
+        for group, case in zip(groups, cases, strict=True)
+        if case.get("fold") is not None
+    }
     outside = sorted({fold for fold in fixed.values() if not 0 <= fold < num_folds})
     if outside:
         raise ValueError(f"Cases carry fold {outside[0]}; expected 0 to {num_folds - 1}. Mend the datalist.")
-    free = sorted(set(groups) - set(fixed), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).hexdigest())
+    free = sorted(
+        set(groups) - set(fixed), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
+    )
     if free and len(free) + len(set(fixed)) < num_folds:
-        raise ValueError(f"Found {len(set(groups))} patients or cases; {num_folds} folds need at least that many.")
+        raise ValueError(
+            f"Found {len(set(groups))} patients or cases; {num_folds} folds need at least that many."
+        )
     dealt = {group: position % num_folds for position, group in enumerate(free)} | fixed
     return [dealt[group] for group in groups]
 
@@ -88,5 +96,5 @@ def select_fold(
         raise ValueError(f"fold must be -1 (all cases) or 0 to {num_folds - 1}, got {fold}.")
     folds = assign_folds(cases, num_folds=num_folds, seed=seed)
     if part == "validation":
-        return [dict(case) for case, own in zip(cases, folds) if own == max(fold, 0)]
-    return [dict(case) for case, own in zip(cases, folds) if own != fold]
+        return [dict(case) for case, own in zip(cases, folds, strict=True) if own == max(fold, 0)]
+    return [dict(case) for case, own in zip(cases, folds, strict=True) if own != fold]

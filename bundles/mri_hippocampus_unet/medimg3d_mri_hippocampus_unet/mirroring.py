@@ -1,5 +1,5 @@
 # Copied from medimg3d/inference/mirroring.py; do not edit here.
-# Source sha256: 946b0a5dde26e2fb2cac6635fa8b4bce9203b2eea5d00ea53d7a6c359587bbcd
+# Source sha256: 154dbb203a76ae6d1aff0aa052be2b4973b4dabe36acc3ec67378b938f192f84
 """Test-time mirroring: the mean prediction over flips of the image.
 
 Bundles carry a copy of this file: it imports nothing of medimg3d.
@@ -44,7 +44,9 @@ class MirroringInferer(Inferer):
         Returns:
             Class probabilities (``softmax=True``) or mean outputs, shape (B, classes, I, J[, K]), float32.
         """
-        flips = [dims for n in range(len(self.axes) + 1) for dims in combinations([a + 2 for a in self.axes], n)]
+        flips = [
+            dims for n in range(len(self.axes) + 1) for dims in combinations([a + 2 for a in self.axes], n)
+        ]
         total: Any = None
         for dims in flips:
             output = self.inferer(torch.flip(inputs, dims) if dims else inputs, network, *args, **kwargs)

@@ -1,5 +1,5 @@
 # Copied from medimg3d/data/seeding.py; do not edit here.
-# Source sha256: 08c0ca02536b78e460b14d0cc50ddf204aa31e9c02ab053cbd0e7e28cce64faa
+# Source sha256: 5a66e2b56c3a01e4d6200af2c6bb88882adc8d9aacd43fa87cf69cd0b0fba3ba
 """Random numbers that depend on (seed, epoch, index) alone.
 
 MONAI's random transforms carry a generator whose state depends on everything drawn before, on the worker
@@ -54,7 +54,7 @@ class EpochSampler(DistributedSampler):
             self.total_size = num_samples_per_epoch // num_replicas * num_replicas
             self.num_samples = self.total_size // num_replicas
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         first = self.epoch * self.total_size
         wanted = range(first + self.rank, first + self.total_size, self.num_replicas)
         length = len(self.dataset)  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
 # Copied from medimg3d/engines/weight_averaging.py; do not edit here.
-# Source sha256: d3d9560ab7a154b47b4a30e4b2fa8fc2e1cc89527fafbbeb4c5076249d2f9275
+# Source sha256: b038705a2810805518ec0f709dc689d652a6e8476eac1b66309e7a1eb865aa1e
 """Exponential moving average of a network's weights, as a handler of the trainer.
 
 Bundles carry a copy of this file: it imports nothing of medimg3d.
@@ -46,5 +46,5 @@ class AveragedWeights:
         rate = max(self.momentum, 9 / (engine.state.iteration + 9))
         averages, currents = list(self.model.parameters()), list(self.network.parameters())
         torch._foreach_lerp_(averages, [current.detach() for current in currents], rate)
-        for average, current in zip(self.model.buffers(), self.network.buffers()):
+        for average, current in zip(self.model.buffers(), self.network.buffers(), strict=True):
             average.copy_(current)
