@@ -54,6 +54,13 @@ def union_box(pred: Mask, truth: Mask) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
+def labels_in(labels: NDArray[np.integer[Any]]) -> list[int]:
+    """The labels of a map, ascending, without the background 0; needs no copy of the map."""
+    from scipy.ndimage import find_objects
+
+    return [label for label, box in enumerate(find_objects(labels), start=1) if box is not None]
+
+
 def class_masks(
     pred: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]], classes: Sequence[int]
 ) -> Iterator[tuple[int, Mask, Mask]]:

@@ -81,13 +81,14 @@ def overlay_figure(
     image, label = np.asarray(image), np.asarray(label)
     truth = None if truth is None else np.asarray(truth)
     _check_shapes(image, label, truth)
+    marked = label != 0 if truth is None else (label != 0) | (truth != 0)
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     size_mm = np.array(image.shape) * spacing
     window = _grey_window(image)
     figure = new_figure(width=11, height=4.4)
     widths = [float(size_mm[plane.across]) for plane in PLANES]
     for plane, axes in zip(PLANES, figure.subplots(1, 3, width_ratios=widths), strict=True):
-        index = _biggest_section(label if label.any() or truth is None else truth, plane.through)
+        index = _biggest_section(marked, plane.through)
         extent = (0.0, float(size_mm[plane.across]), 0.0, float(size_mm[plane.up]))
         grey = _section(image, plane, index)
         axes.imshow(grey, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", extent=extent)

@@ -12,8 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medimg3d import __version__
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.datalist import write_json
@@ -25,10 +23,12 @@ from medimg3d.data.evaluation_pairs import (
     match_prediction,
     nifti_files,
 )
-from medimg3d.data.label_map import check_same_grid, read_label_map
+from medimg3d.data.label_map import LabelMap, check_same_grid, read_label_map
 from medimg3d.data.training_record import TrainingRecord, find_training_record, input_hashes, read_json
+from medimg3d.data.volume_file import read_volume
 from medimg3d.errors import DataError, Medimg3dError, UsageError
 from medimg3d.metrics.case_scores import ClassScore, score_classes
+from medimg3d.metrics.masks import labels_in
 from medimg3d.report.cases_table import write_cases_table
 from medimg3d.report.evaluation_summary import NUM_RESAMPLES, summarise_metrics, value_of, worst_cases
 
@@ -206,20 +206,27 @@ def _score_all(
 
 
 def _score_pair(pair: _Pair, names: Mapping[int, str], tolerance_mm: float) -> dict[int, ClassScore]:
-    truth, pred = read_label_map(pair.reference.label), read_label_map(pair.prediction)
+    truth, pred = _read(pair.reference.label, "reference"), _read(pair.prediction, "prediction")
     check_same_grid(pred, truth)
     found = {
-        "prediction": np.flatnonzero(np.bincount(pred.labels.ravel())),
-        "reference": np.flatnonzero(np.bincount(truth.labels.ravel())),
+        "prediction": labels_in(pred.labels),
+        "reference": labels_in(truth.labels),
     }
     for which, values in found.items():
-        unknown = [int(value) for value in values if value and value not in names]
+        unknown = [value for value in values if value not in names]
         if names and unknown:
             raise DataError(f"{which} holds label {unknown[0]}; expected 0 and {', '.join(map(str, names))}")
-    classes = list(names) or [int(n) for n in sorted({*found["prediction"], *found["reference"]} - {0})]
+    classes = list(names) or sorted({*found["prediction"], *found["reference"]})
     return score_classes(
         pred.labels, truth.labels, classes, spacing_mm=truth.spacing_mm, tolerance_mm=tolerance_mm
     )
+
+
+def _read(path: Path, which: str) -> LabelMap:
+    try:
+        return read_label_map(path)
+    except Medimg3dError as err:
+        raise DataError(f"{which} {err}") from err
 
 
 def _named(
@@ -369,23 +376,14 @@ def _draw_worst(
 
 
 def _draw_case(pair: _Pair, names: Mapping[int, str], title: str, path: Path) -> Path:
-    import nibabel
-
-    from medimg3d.report.overlays import overlay_figure
+    from medimg3d.report.case_overlay import case_overlay
 
     if pair.reference.image is None or not pair.reference.image.is_file():
         raise DataError("its image is not known; give the folder of the images")
-    files = (pair.reference.image, pair.prediction, pair.reference.label)
-    volumes: list[Any] = [nibabel.as_closest_canonical(nibabel.load(file)) for file in files]
-    image, pred, truth = (_first_volume(np.asanyarray(volume.dataobj)) for volume in volumes)
-    spacing_mm = [float(size) for size in np.linalg.norm(volumes[2].affine[:3, :3], axis=0)]
-    return overlay_figure(
-        image, pred, truth=truth, spacing_mm=spacing_mm, class_names=names, title=title, path=path
+    image, truth = read_volume(pair.reference.image).array, read_label_map(pair.reference.label)
+    while image.ndim > 3:  # the first channel or time point
+        image = image[..., 0]
+    pred = read_label_map(pair.prediction)
+    return case_overlay(
+        image, pred.labels, truth.affine, truth=truth.labels, class_names=names, title=title, path=path
     )
-
-
-def _first_volume(array: np.ndarray) -> np.ndarray:
-    """The first channel or time point of an image with more than three axes."""
-    while array.ndim > 3:
-        array = array[..., 0]
-    return array

@@ -1,6 +1,6 @@
 import numpy as np
 
-from medimg3d.metrics.masks import class_masks, union_box
+from medimg3d.metrics.masks import class_masks, labels_in, union_box
 
 
 def test_union_box_holds_both_masks():
@@ -20,3 +20,10 @@ def test_class_masks_are_cropped_to_both_maps_and_empty_for_an_absent_class():
     assert (masks[1][0].sum(), masks[1][1].sum()) == (8, 8)
     assert masks[2][0].size == 0
     assert (masks[3][0].sum(), masks[3][1].sum()) == (0, 1)
+
+
+def test_labels_in_leaves_out_the_background():
+    labels = np.zeros((3, 3, 3), np.uint16)
+    labels[0, 0, 0], labels[2, 2, 2] = 300, 2
+    assert labels_in(labels) == [2, 300]
+    assert labels_in(labels * 0) == []

@@ -1,0 +1,70 @@
+import json
+
+import pytest
+import typer
+from phantoms import two_part_phantom, write_decathlon, write_nifti
+from typer.testing import CliRunner
+
+from medimg3d.cli import evaluate as command
+from medimg3d.data.content_hash import content_sha256
+from medimg3d.errors import UsageError
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    command.register(app)
+    return lambda *arguments: CliRunner(env={"COLUMNS": "200"}).invoke(
+        app, ["evaluate", *map(str, arguments)]
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    for n in range(2):
+        write_nifti(tmp_path / "predictions" / f"phantom_{n:03d}_seg.nii.gz", two_part_phantom(n)[1])
+    return write_decathlon(tmp_path / "study", num_cases=2)
+
+
+def test_prints_the_table_and_where_the_page_is(run, study, tmp_path):
+    result = run(tmp_path / "predictions", study, "--out", tmp_path / "out", "--num-worst", 0)
+    assert result.exit_code == 0, result.output
+    for part in ("HD95 (mm)", "front", "1.000 to 1.000", "evaluation.html"):
+        assert part in result.stdout
+    assert "Not checked whether these cases were trained on: no bundle given" in result.stderr
+
+
+def test_json_is_the_summary_and_nothing_else(run, study, tmp_path):
+    result = run(tmp_path / "predictions", study, "--out", tmp_path / "out", "--num-worst", 0, "--json")
+    assert json.loads(result.stdout) == json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+def test_a_reject_is_named_and_the_exit_code_is_3(run, study, tmp_path):
+    (tmp_path / "predictions" / "phantom_001_seg.nii.gz").unlink()
+    result = run(tmp_path / "predictions", study, "--out", tmp_path / "out", "--num-worst", 0)
+    assert result.exit_code == 3
+    assert "1 rejected:\n  phantom_001: no prediction" in result.stderr
+
+
+def test_warns_on_standard_error_about_training_cases(run, study, tmp_path):
+    image = study / "imagesTr" / "phantom_000.nii.gz"
+    record = {"format": 1, "cases": [{"name": "phantom_000", "image_sha256": content_sha256(image)}]}
+    (tmp_path / "bundle" / "models").mkdir(parents=True)
+    (tmp_path / "bundle" / "models" / "training_cases.json").write_text(json.dumps(record))
+    arguments = ("--out", tmp_path / "out", "--num-worst", 0, "--bundle", tmp_path / "bundle")
+    result = run(tmp_path / "predictions", study, *arguments)
+    assert result.exit_code == 0
+    assert "Warning: 1 of 2 scored cases were among those the weights were trained on" in result.stderr
+
+
+def test_an_empty_folder_is_bad_usage(run, study, tmp_path):
+    (tmp_path / "empty").mkdir()
+    error = run(tmp_path / "empty", study, "--out", tmp_path / "out").exception
+    assert isinstance(error, UsageError)
+    assert error.exit_code == 2
+
+
+def test_help_teaches_with_examples(run):
+    result = run("--help")
+    assert "medimg3d evaluate predictions labels --images images --bundle my_bundle" in result.stdout

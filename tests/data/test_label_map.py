@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from phantoms import affine, write_nifti, write_nifti_of_unknown_size
+
+from medimg3d.data.label_map import check_same_grid, read_label_map
+from medimg3d.errors import DataError, GeometryError
+
+LABELS = np.zeros((4, 5, 6), np.uint8)
+LABELS[1:3, 1:3, 1:3] = 2
+
+
+def test_voxel_size_comes_from_the_affine(tmp_path):
+    found = read_label_map(write_nifti(tmp_path / "a.nii.gz", LABELS, affine((0.5, 0.5, 3))))
+    assert found.spacing_mm == pytest.approx((0.5, 0.5, 3))
+    assert np.array_equal(found.labels, LABELS)
+
+
+def test_voxel_size_is_unknown_without_sform_qform_and_unit(tmp_path):
+    assert read_label_map(write_nifti_of_unknown_size(tmp_path / "a.nii.gz", LABELS)).spacing_mm is None
+
+
+def test_whole_floats_are_labels(tmp_path):
+    found = read_label_map(write_nifti(tmp_path / "a.nii.gz", LABELS.astype(np.float32)))
+    assert found.labels.dtype.kind == "u"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (LABELS / np.float32(4), "holds fractions; expected whole labels"),
+        (LABELS.astype(np.int16) - 1, "holds values below 0"),
+        (np.zeros((4, 5, 6, 2), np.uint8), r"has shape \(4, 5, 6, 2\); expected one label map"),
+    ],
+)
+def test_what_is_no_label_map_is_refused(tmp_path, values, message):
+    path = write_nifti(tmp_path / "a.nii.gz", values)
+    with pytest.raises(DataError, match=message):
+        read_label_map(path)
+
+
+def test_a_shift_of_a_hundredth_of_a_mm_is_another_grid(tmp_path):
+    first = read_label_map(write_nifti(tmp_path / "a.nii.gz", LABELS))
+    shifted = read_label_map(write_nifti(tmp_path / "b.nii.gz", LABELS, affine(origin_mm=(0.01, 0, 0))))
+    near = read_label_map(write_nifti(tmp_path / "c.nii.gz", LABELS, affine(origin_mm=(0.0005, 0, 0))))
+    check_same_grid(near, first)
+    with pytest.raises(GeometryError, match=r"affines that differ by 0.01 mm"):
+        check_same_grid(shifted, first)
+
+
+def test_another_shape_is_another_grid(tmp_path):
+    first = read_label_map(write_nifti(tmp_path / "a.nii.gz", LABELS))
+    second = read_label_map(write_nifti(tmp_path / "b.nii.gz", LABELS[:3]))
+    with pytest.raises(GeometryError, match=r"shape \(3, 5, 6\), reference \(4, 5, 6\)"):
+        check_same_grid(second, first)
