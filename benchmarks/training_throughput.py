@@ -23,6 +23,7 @@ from monai.bundle import ConfigParser
 from monai.data import CacheDataset, DataLoader, list_data_collate
 from monai.transforms import Compose
 
+from medimg3d.bundle.code_path import bundle_code
 from medimg3d.bundle.folder import BundleFolder
 from medimg3d.bundle.parser import parse_config
 from medimg3d.engines.precision_trial import try_precisions
@@ -121,6 +122,8 @@ def main() -> None:
     choice = try_precisions(reference.get_parsed_content("network_def"), shape, torch.device("cpu"))
     import tempfile
 
+    path = bundle_code(bundle.root)
+    path.__enter__()  # for the whole run
     ratios = []
     for number in range(given.rounds):
         with tempfile.TemporaryDirectory() as folder:

@@ -6,10 +6,8 @@ the label map is the one that ``python -m monai.bundle run`` writes.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from medimg3d.bundle.code_path import bundle_code
 from medimg3d.bundle.folder import TRAINING_CASES, WEIGHTS, BundleFolder, read_json
+from medimg3d.bundle.notices import quiet_dicom_plugin
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.errors import BundleError, UsageError
 
@@ -136,7 +135,7 @@ def load_inference(bundle: BundleFolder, facts: BundleFacts, *, device: str | No
     parser["checkpoint"] = str(facts.weights.resolve())
     if device is not None:
         parser["device"] = f"$torch.device({_checked_device(device)!r})"
-    with bundle_code(bundle.root), _quiet_dicom_plugin():
+    with bundle_code(bundle.root), quiet_dicom_plugin():
         try:
             return _build(parser, facts)
         except BundleError:
@@ -165,20 +164,6 @@ def _build(parser: ConfigParser, facts: BundleFacts) -> Inference:
         postprocessing=_without_saving(parser.get_parsed_content("postprocessing")),
         amp=bool(amp) and device.type == "cuda",  # as the engine that the configuration would run
     )
-
-
-@contextmanager
-def _quiet_dicom_plugin() -> Iterator[None]:
-    """Hush what LoadImage says, for any image, where NVIDIA's optional DICOM decoder is not installed."""
-    logger = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _without_saving(postprocessing: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from medimg3d.bundle.code_path import bundle_code
 from medimg3d.bundle.folder import BundleFolder
+from medimg3d.bundle.notices import quiet_dicom_plugin
 
 
 def parse_config(
@@ -17,14 +18,13 @@ def parse_config(
     """A parser that holds the merged configs of a bundle.
 
     Args:
-        bundle: The bundle; its root goes on ``sys.path``, so that its own package is found.
+        bundle: The bundle; build objects inside ``bundle_code(bundle.root)``, so that its package is found.
         configs: Names below ``configs/`` without ``.json``, merged in order.
         values: Values that replace those of the configs, by id.
 
     Returns:
         The parser; ``get_parsed_content(id)`` builds objects.
     """
-    _make_importable(bundle)
     parser = ConfigParser()
     parser.read_config([str(bundle.config(name)) for name in configs])
     parser.read_meta(str(bundle.root / "configs" / "metadata.json"))
@@ -40,7 +40,6 @@ def run_training(bundle: BundleFolder, values: Mapping[str, Any], *, tracking: s
         values: Values by id that replace those of the configs.
         tracking: ``"mlflow"`` for MLflow.
     """
-    _make_importable(bundle)
     workflow = ConfigWorkflow(
         config_file=[str(bundle.config("train")), str(bundle.config("train_fast"))],
         workflow_type="train",
@@ -49,11 +48,7 @@ def run_training(bundle: BundleFolder, values: Mapping[str, Any], *, tracking: s
         bundle_root=str(bundle.root),
         **values,
     )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
-
-
-def _make_importable(bundle: BundleFolder) -> None:
-    if str(bundle.root) not in sys.path:
-        sys.path.insert(1, str(bundle.root))
+    with bundle_code(bundle.root), quiet_dicom_plugin():
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()

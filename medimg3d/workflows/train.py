@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from medimg3d.bundle.folder import (
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.folds import case_name, select_fold, split_unit
 from medimg3d.engines.history import read_history
-from medimg3d.errors import BundleError, DataError, UsageError
+from medimg3d.errors import BundleError, DataError, MissingExtraError, UsageError
 
 SETTINGS = Path("training") / "settings.json"
 HISTORY = Path("training") / "history.csv"
@@ -114,12 +116,15 @@ def train(
 
     Raises:
         UsageError: ``out`` holds a training already and ``resume`` is not set, or the arguments contradict.
+        MissingExtraError: The package for ``tracking`` is not installed.
         DataError: The datalist cannot be used.
         BundleError: The bundle lacks what training needs, or the run was begun with other settings.
     """
     source = BundleFolder(bundle)
     source.config("train")
     source.config("train_fast")
+    if tracking is not None and find_spec(tracking) is None:
+        raise MissingExtraError(tracking, "tracking")
     list_file = find_datalist(dataset_dir, datalist)
     cases, labels = _read_cases(list_file)
     _refuse_second_training(out, resume)
@@ -191,11 +196,22 @@ def _prepare_copy(
         raise UsageError(
             "--out is the bundle itself; expected another folder, so that the bundle stays as it is."
         )
+    _refuse_unknown(source, overrides)
     copy = copy_bundle(source, out)
     if len(labels) != len(copy.class_names):
         copy = rename_classes(copy, labels)
     set_config_values(copy.config("train"), overrides)
     return copy
+
+
+def _refuse_unknown(source: BundleFolder, overrides: Mapping[str, Any]) -> None:
+    known = read_json(source.config("train"))
+    for identity in overrides:
+        first = identity.split("#")[0]
+        if first not in known:
+            near = difflib.get_close_matches(first, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(known)}."
+            raise UsageError(f"train.json of {source.name} has no {first}. {hint}")
 
 
 def _settings(

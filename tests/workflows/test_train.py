@@ -230,3 +230,11 @@ def test_no_datalist_is_one_clear_line(arguments, tmp_path):
 
     with pytest.raises(UsageError, match=r"Found no .*dataset\.json; expected a datalist"):
         train(**(arguments | {"dataset_dir": tmp_path, "out": tmp_path / "run"}))
+
+
+def test_a_misspelt_setting_is_refused_with_the_right_spelling(arguments, tmp_path):
+    from medimg3d.workflows.train import train
+
+    with pytest.raises(UsageError, match=r"has no lerning_rate\. Did you mean learning_rate"):
+        train(**(arguments | {"out": tmp_path / "run", "overrides": {"lerning_rate": 0.1}}))
+    assert not (tmp_path / "run").exists()
