@@ -202,7 +202,8 @@ def _train_and_score(bundle: Path, dataset: Path, out: Path, minutes: float, tel
     held_out, images = _write_held_out(dataset, out / "held_out.json")
     tell(f"Scoring {len(images)} cases that these weights have not seen ...")
     predicted = predict(trained.bundle, images, out / "held_out", overlays=False, reports=False)
-    scores = evaluate(predicted.out, held_out, out / "evaluation", bundle=trained.bundle)
+    names = predicted.bundle.class_names
+    scores = evaluate(predicted.out, held_out, out / "evaluation", bundle=trained.bundle, class_names=names)
     dice = {name: float(entry["mean"]) for name, entry in scores.summary["metrics"]["dice"].items()}
     return DemoTraining(
         bundle=trained.bundle,

@@ -102,14 +102,25 @@ def test_a_few_seconds_of_training_give_a_scored_bundle(
     recipe = tmp_path / "recipe"
     shutil.copytree(bundle_root, recipe, ignore=shutil.ignore_patterns("__pycache__"))
     _shorten(recipe / "configs" / "train.json")
-    if not (recipe / "models" / "model.pt").is_file():
-        pytest.skip("the bundle's weights are not there")
+    _draw_weights(recipe)
     result = demo(recipe, tmp_path / "out", train_minutes=0.05, data_root=data_root)
     assert result.training.held_out_cases == 2
-    assert set(result.training.dice) == {"anterior hippocampus", "posterior hippocampus"}
+    assert set(result.training.dice) >= {"anterior hippocampus", "posterior hippocampus"}
     assert result.training.page.is_file()
 
 
 def _shorten(config):
     content = json.loads(config.read_text())
     config.write_text(json.dumps(content | {"iterations_per_epoch": 1, "num_workers": 0}))
+
+
+def _draw_weights(bundle):
+    """Weights by lot: how good the shipped ones are is not the question here."""
+    import torch
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    torch.manual_seed(0)
+    (bundle / "models").mkdir(exist_ok=True)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), bundle / "models" / "model.pt")
