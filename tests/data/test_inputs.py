@@ -20,7 +20,17 @@ def _touch(path):
 
 
 def test_every_file_of_a_folder_is_an_image_rejected_or_ignored(tmp_path):
-    for name in ("a.nii", "sub/b.nii.gz", "c.mha", "d.nrrd", "e.dcm", "f.xyz", ".hidden.nii", "g.json", "h.md"):
+    for name in (
+        "a.nii",
+        "sub/b.nii.gz",
+        "c.mha",
+        "d.nrrd",
+        "e.dcm",
+        "f.xyz",
+        ".hidden.nii",
+        "g.json",
+        "h.md",
+    ):
         _touch(tmp_path / name)
     write_picture(tmp_path / "i.png")
     found = find_inputs([tmp_path])
@@ -93,7 +103,10 @@ def _reason(path):
         (np.arange(25.0).reshape(5, 5).astype(np.float32), "2D image"),
         (np.arange(25.0).reshape(5, 5, 1).astype(np.float32), "2D image"),
         (np.arange(250.0).reshape(5, 5, 5, 2).astype(np.float32), "has 4 axes"),
-        (np.where(np.arange(125).reshape(5, 5, 5) == 7, np.nan, 1.0).astype(np.float32), "1 voxels that are NaN"),
+        (
+            np.where(np.arange(125).reshape(5, 5, 5) == 7, np.nan, 1.0).astype(np.float32),
+            "1 voxels that are NaN",
+        ),
         (np.full((5, 5, 5), 1j, np.complex64), "complex"),
         (np.zeros((5, 5, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "colour"),
     ],
@@ -103,7 +116,9 @@ def test_a_volume_that_no_model_can_be_asked_about_is_refused(tmp_path, array, r
 
 
 def test_truncated_gzip_text_and_noise_are_refused(tmp_path):
-    whole = write_nifti(tmp_path / "whole.nii.gz", np.random.default_rng(0).random((9, 9, 9)).astype(np.float32))
+    whole = write_nifti(
+        tmp_path / "whole.nii.gz", np.random.default_rng(0).random((9, 9, 9)).astype(np.float32)
+    )
     (tmp_path / "cut.nii.gz").write_bytes(whole.read_bytes()[:900])
     (tmp_path / "text.nii.gz").write_text("hello")
     (tmp_path / "text.mha").write_text("hello")
