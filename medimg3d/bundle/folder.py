@@ -161,6 +161,11 @@ def rename_classes(bundle: BundleFolder, labels: Mapping[int, str]) -> BundleFol
     pred = metadata["network_data_format"]["outputs"]["pred"]
     pred["num_channels"] = len(labels)
     pred["channel_def"] = {str(value): labels[value] for value in sorted(labels)}
+    names = ", ".join(labels[value] for value in sorted(labels) if value > 0)
+    metadata["name"] = f"Segmentation of {names}"
+    metadata["task"] = metadata["description"] = f"Segmentation of {names}, by the recipe of another bundle"
+    for foreign in ("data_source", "image_classes", "intended_use", "references"):
+        metadata.pop(foreign, None)
     metadata["label_classes"] = ", ".join(f"{value} {labels[value]}" for value in sorted(labels))
     metadata["pred_classes"] = (
         f"{len(labels)} channels one-hot: {', '.join(labels[v] for v in sorted(labels))}"

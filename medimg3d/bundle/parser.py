@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medimg3d.bundle.code_path import bundle_code
 from medimg3d.bundle.folder import BundleFolder
-from medimg3d.bundle.notices import quiet_dicom_plugin
+from medimg3d.bundle.notices import quiet_training
 
 
 def parse_config(
@@ -40,15 +40,15 @@ def run_training(bundle: BundleFolder, values: Mapping[str, Any], *, tracking: s
         values: Values by id that replace those of the configs.
         tracking: ``"mlflow"`` for MLflow.
     """
-    workflow = ConfigWorkflow(
-        config_file=[str(bundle.config("train")), str(bundle.config("train_fast"))],
-        workflow_type="train",
-        logging_file=False,
-        tracking=tracking,
-        bundle_root=str(bundle.root),
-        **values,
-    )
-    with bundle_code(bundle.root), quiet_dicom_plugin():
+    with bundle_code(bundle.root), quiet_training():
+        workflow = ConfigWorkflow(
+            config_file=[str(bundle.config("train")), str(bundle.config("train_fast"))],
+            workflow_type="train",
+            logging_file=False,
+            tracking=tracking,
+            bundle_root=str(bundle.root),
+            **values,
+        )
         workflow.initialize()
         workflow.run()
         workflow.finalize()

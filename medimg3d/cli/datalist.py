@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +15,10 @@ from medimg3d.cli.output import (
     print_json,
     print_rejects,
     print_table,
+    progress_bar,
 )
 
 if TYPE_CHECKING:
-    from medimg3d.data.checks import Progress
     from medimg3d.workflows.ingest import IngestResult
 
 FoldersArgument = Annotated[
@@ -87,7 +85,7 @@ def datalist(
     """
     from medimg3d.workflows.ingest import make_datalist
 
-    with _progress("Checking images") as progress:
+    with progress_bar("Checking images") as progress:
         result = make_datalist(
             folders,
             out,
@@ -137,15 +135,3 @@ def _show_warnings(warnings: dict[str, str], shown: int = 10) -> None:
         out.print(f"  {name}: {text}", markup=False, soft_wrap=True)
     if len(warnings) > shown:
         out.print(f"  and {len(warnings) - shown} more; --json shows all", markup=False)
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Progress]:
-    """A bar with the time left on standard error; nothing where that is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = errors_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

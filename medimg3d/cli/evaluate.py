@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,10 +16,11 @@ from medimg3d.cli.output import (
     print_json,
     print_rejects,
     print_table,
+    progress_bar,
 )
 
 if TYPE_CHECKING:
-    from medimg3d.workflows.evaluate import EvaluationResult, Progress
+    from medimg3d.workflows.evaluate import EvaluationResult
 
 PredictionsArgument = Annotated[
     Path,
@@ -101,7 +100,7 @@ def evaluate(
     """
     from medimg3d.workflows.evaluate import evaluate as run_evaluation
 
-    with _progress("Scoring") as progress:
+    with progress_bar("Scoring") as progress:
         result = run_evaluation(
             predictions,
             labels,
@@ -146,15 +145,3 @@ def _show_warnings(result: EvaluationResult) -> None:
     if not seen["checked"]:
         text = f"Not checked whether these cases were trained on: {seen['why_not']}."
         out.print(text, markup=False, soft_wrap=True, style="dim")
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Progress]:
-    """A bar with the time left on standard error; nothing where that is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = errors_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

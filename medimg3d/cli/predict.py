@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,10 +16,11 @@ from medimg3d.cli.output import (
     print_json,
     print_rejects,
     print_table,
+    progress_bar,
 )
 
 if TYPE_CHECKING:
-    from medimg3d.workflows.predict import PredictResult, Progress
+    from medimg3d.workflows.predict import PredictResult
 
 BundleArgument = Annotated[
     Path,
@@ -97,7 +96,7 @@ def predict(
     from medimg3d.workflows.predict import predict as run_predict
 
     _log_if(debug)
-    with _progress("Segmenting") as progress:
+    with progress_bar("Segmenting") as progress:
         result = run_predict(
             bundle,
             inputs,
@@ -155,15 +154,3 @@ def _log_if(debug: bool) -> None:
 
         logging.getLogger("medimg3d").setLevel(logging.DEBUG)
         logging.getLogger("medimg3d").addHandler(logging.StreamHandler())
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Progress]:
-    """A bar with the time left on standard error; nothing where that is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = errors_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

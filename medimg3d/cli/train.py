@@ -91,7 +91,7 @@ def train_command(
     from medimg3d.workflows.train import train
 
     overrides = dict(_parse_setting(text) for text in settings or [])
-    folds = _parse_folds(fold, bundle)
+    folds = _parse_folds(fold, bundle, dataset_dir, datalist)
     results = [
         train(
             bundle,
@@ -135,13 +135,16 @@ def _row(result: Any) -> list[str]:
     ]
 
 
-def _parse_folds(fold: str, bundle: Path) -> list[int]:
+def _parse_folds(fold: str, bundle: Path, dataset_dir: Path | None, datalist: Path | None) -> list[int]:
     if fold == "none":
         return [-1]
     if fold == "all":
-        from medimg3d.bundle.folder import BundleFolder, read_json
+        from medimg3d.bundle.folder import BundleFolder
+        from medimg3d.workflows.training_copy import count_folds, find_datalist, read_training_list
 
-        return list(range(int(read_json(BundleFolder(bundle).config("train"))["num_folds"])))
+        return list(
+            range(count_folds(BundleFolder(bundle), read_training_list(find_datalist(dataset_dir, datalist))))
+        )
     if not fold.isdigit():
         raise UsageError(f"--fold is {fold}; expected a number from 0, 'all' or 'none'.")
     return [int(fold)]

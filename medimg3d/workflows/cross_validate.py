@@ -15,7 +15,8 @@ from medimg3d.data.folds import select_fold
 from medimg3d.errors import BundleError, UsageError
 from medimg3d.workflows.evaluate import evaluate
 from medimg3d.workflows.predict import predict
-from medimg3d.workflows.train import SETTINGS, find_datalist, train
+from medimg3d.workflows.train import SETTINGS, train
+from medimg3d.workflows.training_copy import find_datalist
 
 Say = Callable[[str], None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -12,23 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from medimg3d.atomic import write_text
-from medimg3d.bundle.folder import (
-    TRAINING_CASES,
-    WEIGHTS,
-    BundleFolder,
-    copy_bundle,
-    read_json,
-    rename_classes,
-    set_config_values,
-)
+from medimg3d.bundle.folder import TRAINING_CASES, WEIGHTS, BundleFolder, read_json, set_config_values
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.folds import case_name, select_fold, split_unit
+from medimg3d.data.folds import select_fold
 from medimg3d.engines.history import read_history
-from medimg3d.errors import BundleError, DataError, MissingExtraError, UsageError
+from medimg3d.errors import BundleError, MissingExtraError
+from medimg3d.workflows.training_copy import (
+    CHECKPOINT,
+    find_datalist,
+    prepare_copy,
+    read_training_list,
+    record_cases,
+)
 
 SETTINGS = Path("training") / "settings.json"
 HISTORY = Path("training") / "history.csv"
-CHECKPOINT = Path("training") / "checkpoint.pt"
 ALL_CASES = -1
 
 
@@ -126,92 +123,18 @@ def train(
     if tracking is not None and find_spec(tracking) is None:
         raise MissingExtraError(tracking, "tracking")
     list_file = find_datalist(dataset_dir, datalist)
-    cases, labels = _read_cases(list_file)
-    _refuse_second_training(out, resume)
-    copy = _prepare_copy(source, out, labels, overrides or {})
-    settings = _settings(copy, fold, epochs, max_minutes, seed, precision, compiled, resume)
+    training_list = read_training_list(list_file)
+    copy = prepare_copy(source, out, training_list, overrides or {}, resume=resume)
+    resumed = (copy.root / CHECKPOINT).is_file()
+    settings = _settings(copy, fold, epochs, max_minutes, seed, precision, compiled, resumed)
     set_config_values(copy.config("train"), _recipe_values(settings))
     set_config_values(copy.config("evaluate"), {"fold": settings.fold})
-    _record_cases(copy, list_file, cases, settings.fold)
+    record_cases(copy, training_list, settings.fold, resumed=resumed)
     options: dict[str, Any] = {"show_progress": progress, "resume": resume}
     if num_workers is not None:
         options["num_workers"] = num_workers
     _run(copy, list_file, settings, options, tracking)
-    return _finish(copy, cases, settings)
-
-
-def find_datalist(dataset_dir: Path | None, datalist: Path | None) -> Path:
-    """The datalist file of a dataset folder, or the one given.
-
-    Args:
-        dataset_dir: Decathlon root with ``dataset.json``.
-        datalist: Datalist file instead.
-
-    Returns:
-        Its absolute path.
-
-    Raises:
-        UsageError: Both or neither were given, or the file does not exist.
-    """
-    if (dataset_dir is None) == (datalist is None):
-        raise UsageError("Give either a dataset folder (--dataset-dir) or a datalist file (--datalist).")
-    path = Path(datalist) if datalist is not None else Path(dataset_dir or ".") / "dataset.json"
-    if not path.is_file():
-        raise UsageError(
-            f"Found no {path}; expected a datalist. Make one with `medimg3d datalist FOLDER --out FILE`."
-        )
-    return path.resolve()
-
-
-def _read_cases(list_file: Path) -> tuple[list[dict[str, Any]], dict[int, str]]:
-    try:
-        content = json.loads(list_file.read_text(encoding="utf-8"))
-        cases = content["training"]
-        labels = {int(value): str(name) for value, name in content["labels"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise DataError(
-            f"{list_file.name} is no usable datalist ({type(err).__name__}: {err}); expected JSON with "
-            '"labels" and "training". Make one with `medimg3d datalist`.'
-        ) from err
-    unlabelled = [case_name(case) for case in cases if not case.get("label")]
-    if unlabelled:
-        raise DataError(
-            f"{len(unlabelled)} of {len(cases)} training cases have no label (first: {unlabelled[0]}); expected one "
-            "each. Make the datalist anew with `medimg3d datalist`, which sets them apart."
-        )
-    return cases, labels
-
-
-def _refuse_second_training(out: Path, resume: bool) -> None:
-    if not resume and ((out / CHECKPOINT).exists() or (out / WEIGHTS).exists()):
-        raise UsageError(
-            f"{out} holds a training already; expected an empty folder. Add --resume to go on, or choose another --out."
-        )
-
-
-def _prepare_copy(
-    source: BundleFolder, out: Path, labels: Mapping[int, str], overrides: Mapping[str, Any]
-) -> BundleFolder:
-    if out.resolve() == source.root:
-        raise UsageError(
-            "--out is the bundle itself; expected another folder, so that the bundle stays as it is."
-        )
-    _refuse_unknown(source, overrides)
-    copy = copy_bundle(source, out)
-    if len(labels) != len(copy.class_names):
-        copy = rename_classes(copy, labels)
-    set_config_values(copy.config("train"), overrides)
-    return copy
-
-
-def _refuse_unknown(source: BundleFolder, overrides: Mapping[str, Any]) -> None:
-    known = read_json(source.config("train"))
-    for identity in overrides:
-        first = identity.split("#")[0]
-        if first not in known:
-            near = difflib.get_close_matches(first, known, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(known)}."
-            raise UsageError(f"train.json of {source.name} has no {first}. {hint}")
+    return _finish(copy, training_list.cases, settings)
 
 
 def _settings(
@@ -222,10 +145,10 @@ def _settings(
     seed: int | None,
     precision: str,
     compiled: bool,
-    resume: bool,
+    resumed: bool,
 ) -> TrainingSettings:
     path = copy.root / SETTINGS
-    if resume and path.is_file() and (copy.root / CHECKPOINT).is_file():
+    if resumed:
         return _begun_settings(path, fold=fold, epochs=epochs, seed=seed)
     config = read_json(copy.config("train"))
     choice: Mapping[str, Any] = {"precision": precision, "channels_last": precision == "bfloat16"}
@@ -285,27 +208,6 @@ def _epochs_for(max_minutes: float, seconds_per_epoch: float) -> int:
 
 def _recipe_values(settings: TrainingSettings) -> dict[str, Any]:
     return {"fold": settings.fold, "seed": settings.seed, "train#trainer#max_epochs": settings.epochs}
-
-
-def _record_cases(copy: BundleFolder, list_file: Path, cases: list[dict[str, Any]], fold: int) -> None:
-    """Write which cases are trained on, by content, before the weights exist that know them."""
-    config = read_json(copy.config("train"))
-    trained = select_fold(
-        cases, fold=fold, part="training", num_folds=config["num_folds"], seed=config["fold_seed"]
-    )
-    record = {
-        "format": 1,
-        "split_by": split_unit(cases),
-        "cases": [
-            {
-                "name": case_name(case),
-                "image_sha256": content_sha256(list_file.parent / case["image"]),
-                "label_sha256": content_sha256(list_file.parent / case["label"]),
-            }
-            for case in trained
-        ],
-    }
-    write_text(copy.root / TRAINING_CASES, json.dumps(record, indent=1) + "\n")
 
 
 def _run(

@@ -238,3 +238,59 @@ def test_a_misspelt_setting_is_refused_with_the_right_spelling(arguments, tmp_pa
     with pytest.raises(UsageError, match=r"has no lerning_rate\. Did you mean learning_rate"):
         train(**(arguments | {"out": tmp_path / "run", "overrides": {"lerning_rate": 0.1}}))
     assert not (tmp_path / "run").exists()
+
+
+def datalist_of(tmp_path, num_cases=5, **top_level):
+    root = phantoms.write_decathlon(tmp_path / "data", num_cases=num_cases)
+    path = root / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | top_level))
+    return path
+
+
+def prepare(bundle_root, path, out, overrides=None, *, resume=False):
+    from medimg3d.bundle.folder import BundleFolder
+    from medimg3d.workflows.training_copy import prepare_copy, read_training_list
+
+    return prepare_copy(
+        BundleFolder(bundle_root), out, read_training_list(path), overrides or {}, resume=resume
+    )
+
+
+def test_the_copy_names_the_classes_of_its_own_data(bundle_root, tmp_path):
+    copy = prepare(bundle_root, datalist_of(tmp_path), tmp_path / "copy")
+    assert copy.class_names == {0: "background", 1: "front", 2: "rear"}
+    assert "ippocampus" not in copy.metadata["name"] + copy.metadata["label_classes"]
+    assert "data_source" not in copy.metadata
+
+
+def test_the_copy_takes_the_folds_of_the_datalist(bundle_root, tmp_path):
+    path = datalist_of(tmp_path, split={"by": "case", "num_folds": 4, "seed": 7})
+    copy = prepare(bundle_root, path, tmp_path / "copy")
+    for name in ("train", "evaluate"):
+        config = json.loads(copy.config(name).read_text())
+        assert (config["num_folds"], config["fold_seed"]) == (4, 7)
+
+
+def test_a_resumed_run_keeps_its_recipe_and_refuses_another(bundle_root, tmp_path):
+    path, out = datalist_of(tmp_path), tmp_path / "copy"
+    prepare(bundle_root, path, out, {"learning_rate": 0.5})
+    (out / "training").mkdir()
+    (out / "training" / "checkpoint.pt").touch()
+    copy = prepare(bundle_root, path, out, resume=True)
+    assert json.loads(copy.config("train").read_text())["learning_rate"] == 0.5
+    with pytest.raises(BundleError, match=r"begun with learning_rate 0\.5 and is resumed with 0\.1"):
+        prepare(bundle_root, path, out, {"learning_rate": 0.1}, resume=True)
+
+
+def test_a_resumed_run_refuses_other_cases(bundle_root, tmp_path):
+    from medimg3d.workflows.training_copy import read_training_list, record_cases
+
+    path = datalist_of(tmp_path)
+    copy = prepare(bundle_root, path, tmp_path / "copy")
+    record_cases(copy, read_training_list(path), 0, resumed=False)
+    record_cases(copy, read_training_list(path), 0, resumed=True)
+    image, _ = phantoms.two_part_phantom(99)
+    for name in (tmp_path / "data" / "imagesTr").iterdir():
+        phantoms.write_nifti(name, image)
+    with pytest.raises(BundleError, match="begun on other cases"):
+        record_cases(copy, read_training_list(path), 0, resumed=True)

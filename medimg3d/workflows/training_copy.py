@@ -1,0 +1,209 @@
+"""The copy of a bundle that a training works in: its data, its configs, its record of the cases."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medimg3d.atomic import write_text
+from medimg3d.bundle.folder import (
+    TRAINING_CASES,
+    WEIGHTS,
+    BundleFolder,
+    copy_bundle,
+    read_json,
+    rename_classes,
+    set_config_values,
+)
+from medimg3d.data.content_hash import content_sha256
+from medimg3d.data.folds import case_name, select_fold, split_unit
+from medimg3d.errors import BundleError, DataError, UsageError
+
+CHECKPOINT = Path("training") / "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class TrainingList:
+    """What training reads from a datalist.
+
+    Args:
+        file: The datalist; paths are relative to its folder.
+        cases: The labelled cases.
+        labels: Name of each label value.
+        split: The folds that ``medimg3d datalist`` made (``num_folds``, ``seed``); empty for plain files.
+    """
+
+    file: Path
+    cases: list[dict[str, Any]]
+    labels: dict[int, str]
+    split: dict[str, Any]
+
+
+def find_datalist(dataset_dir: Path | None, datalist: Path | None) -> Path:
+    """The datalist file of a dataset folder, or the one given.
+
+    Args:
+        dataset_dir: Decathlon root with ``dataset.json``.
+        datalist: Datalist file instead.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        UsageError: Both or neither were given, or the file does not exist.
+    """
+    if (dataset_dir is None) == (datalist is None):
+        raise UsageError("Give either a dataset folder (--dataset-dir) or a datalist file (--datalist).")
+    path = Path(datalist) if datalist is not None else Path(dataset_dir or ".") / "dataset.json"
+    if not path.is_file():
+        raise UsageError(
+            f"Found no {path}; expected a datalist. Make one with `medimg3d datalist FOLDER --out FILE`."
+        )
+    return path.resolve()
+
+
+def read_training_list(list_file: Path) -> TrainingList:
+    """Read the labelled cases of a datalist.
+
+    Raises:
+        DataError: It is no datalist, holds no case, or a case has no label or no single image.
+    """
+    try:
+        content = json.loads(list_file.read_text(encoding="utf-8"))
+        cases = content["training"]
+        labels = {int(value): str(name) for value, name in content["labels"].items()}
+        split = dict(content.get("split") or {})
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise DataError(
+            f"{list_file.name} is no usable datalist ({type(err).__name__}: {err}); expected JSON with "
+            '"labels" and "training". Make one with `medimg3d datalist`.'
+        ) from err
+    if not cases:
+        raise DataError(f"{list_file.name} has no training case; expected labelled cases.")
+    for key, what in (("label", "label map"), ("image", "image")):
+        lacking = [case_name(case) for case in cases if not isinstance(case.get(key), str)]
+        if lacking:
+            raise DataError(
+                f"{len(lacking)} of {len(cases)} training cases have no single {what} (first: {lacking[0]}); "
+                "expected one each. Make the datalist anew with `medimg3d datalist`."
+            )
+    return TrainingList(list_file, cases, labels, split)
+
+
+def count_folds(bundle: BundleFolder, training_list: TrainingList) -> int:
+    """Number of folds: that of the datalist's split, else the recipe's."""
+    return int(training_list.split.get("num_folds") or read_json(bundle.config("train"))["num_folds"])
+
+
+def prepare_copy(
+    source: BundleFolder,
+    out: Path,
+    training_list: TrainingList,
+    overrides: Mapping[str, Any],
+    *,
+    resume: bool,
+) -> BundleFolder:
+    """Copy a bundle and fit the copy to the data; a run that is resumed keeps the copy that it began with.
+
+    Args:
+        source: The bundle whose recipe is followed.
+        out: Folder of the copy.
+        training_list: The data: its classes and folds are written into the copy.
+        overrides: Values of ``train.json`` by id, written into the copy.
+        resume: Whether a run in ``out`` may be gone on with.
+
+    Returns:
+        The copy.
+
+    Raises:
+        UsageError: ``out`` is the bundle itself or holds a training that is not to be resumed, or an id is unknown.
+        BundleError: A resumed run was begun with other values.
+    """
+    if out.resolve() == source.root:
+        raise UsageError(
+            "--out is the bundle itself; expected another folder, so that the bundle stays as it is."
+        )
+    if not resume and ((out / CHECKPOINT).exists() or (out / WEIGHTS).exists()):
+        raise UsageError(
+            f"{out} holds a training already; expected an empty folder. Add --resume to go on, or choose another --out."
+        )
+    _refuse_unknown(source, overrides)
+    if (out / CHECKPOINT).exists():
+        copy = BundleFolder(out)
+        _refuse_other_values(copy, overrides)
+        return copy
+    copy = copy_bundle(source, out)
+    if training_list.labels != copy.class_names:
+        copy = rename_classes(copy, training_list.labels)
+    folds = {"num_folds": count_folds(source, training_list)}
+    if "seed" in training_list.split:
+        folds["fold_seed"] = int(training_list.split["seed"])
+    for name in ("train", "evaluate"):
+        set_config_values(copy.config(name), folds)
+    set_config_values(copy.config("train"), overrides)
+    return copy
+
+
+def _refuse_unknown(source: BundleFolder, overrides: Mapping[str, Any]) -> None:
+    known = read_json(source.config("train"))
+    for identity in overrides:
+        first = identity.split("#")[0]
+        if first not in known:
+            near = difflib.get_close_matches(first, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(known)}."
+            raise UsageError(f"train.json of {source.name} has no {first}. {hint}")
+
+
+def _refuse_other_values(copy: BundleFolder, overrides: Mapping[str, Any]) -> None:
+    for identity, value in overrides.items():
+        begun = read_json(copy.config("train"))
+        for part in identity.split("#"):
+            begun = begun[part] if isinstance(begun, Mapping) and part in begun else None
+        if begun != value:
+            raise BundleError(
+                f"The run was begun with {identity} {begun} and is resumed with {value}; expected the same. "
+                "Leave the option away, or train into another folder."
+            )
+
+
+def record_cases(copy: BundleFolder, training_list: TrainingList, fold: int, *, resumed: bool) -> None:
+    """Write which cases are trained on, by content, before the weights exist that know them.
+
+    Args:
+        copy: The copy that is trained.
+        training_list: The data.
+        fold: The held-out fold.
+        resumed: The run goes on; its cases must be those it began with.
+
+    Raises:
+        BundleError: A resumed run would see other cases.
+    """
+    config = read_json(copy.config("train"))
+    trained = select_fold(
+        training_list.cases,
+        fold=fold,
+        part="training",
+        num_folds=config["num_folds"],
+        seed=config["fold_seed"],
+    )
+    folder = training_list.file.parent
+    cases = [
+        {
+            "name": case_name(case),
+            "image_sha256": content_sha256(folder / case["image"]),
+            "label_sha256": content_sha256(folder / case["label"]),
+        }
+        for case in trained
+    ]
+    path = copy.root / TRAINING_CASES
+    if resumed and path.is_file() and read_json(path)["cases"] != cases:
+        raise BundleError(
+            "The run was begun on other cases than the datalist holds now; expected the same files and folds. "
+            "Restore them, or train into another folder."
+        )
+    record = {"format": 1, "split_by": split_unit(training_list.cases), "cases": cases}
+    write_text(path, json.dumps(record, indent=1) + "\n")
