@@ -25,5 +25,5 @@ def run(command: list[str], *, cwd: Path) -> str:
     """Run a command with one thread; its output, or an error that shows it."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-6000:]
     return done.stdout + done.stderr

@@ -158,9 +158,12 @@ def test_the_overlay_gives_the_same_weights_as_stock_monai(arguments, uninterrup
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_equal_weights(bundle_root, decathlon, tmp_path):
+def test_two_processes_end_with_equal_weights(bundle_root, tmp_path):
+    decathlon = phantoms.write_decathlon(tmp_path / "data", num_cases=10)  # a fold of two: one a rank
     configs = bundle_root / "configs"
-    save = "$torch.save(@network.module.state_dict(), os.path.join(@output_dir, f'rank_{@rank}.pt'))"
+    save = (
+        "$torch.save(@network.module.state_dict(), os.path.join(@output_dir, 'rank_' + str(@rank) + '.pt'))"
+    )
     values = {
         "config_file": f"['{configs / 'train.json'}','{configs / 'multi_gpu_train.json'}']",
         "bundle_root": bundle_root,
@@ -172,7 +175,7 @@ def test_two_processes_end_with_equal_weights(bundle_root, decathlon, tmp_path):
         "num_workers": 0,
         "patch_size": "[16,24,16]",
         "train#trainer#max_epochs": 2,
-        "run": json.dumps(["$@train#trainer.run()", save]),
+        "finalize": json.dumps([save, "$torch.distributed.destroy_process_group()"]),
     }
     options = [str(part) for name, value in values.items() for part in (f"--{name}", value)]
     launcher = [
