@@ -33,16 +33,8 @@ def content_sha256(path: Path | str) -> str:
 
 @lru_cache(maxsize=100_000)
 def _file_sha256(path: str, size: int, modified_ns: int) -> str:
-    with open(path, "rb") as handle:
-        return (
-            hashlib.file_digest(handle, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _slow(handle)
-        )
-
-
-def _slow(handle) -> str:  # type: ignore[no-untyped-def]  # Python 3.10 has no hashlib.file_digest
     digest = hashlib.sha256()
-    while block := handle.read(1 << 20):
-        digest.update(block)
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
