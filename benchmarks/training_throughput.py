@@ -13,9 +13,10 @@ import argparse
 import json
 import os
 import resource
-import sys
+import tempfile
 import time
 import warnings
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
@@ -101,7 +102,7 @@ def ours(parser: ConfigParser, iterations: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run both in turn and print the result of each round and the ratio."""
+    """Read the arguments; without data say so in one line."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument(
         "--dataset-dir", default=os.path.join(os.environ.get("MEDIMG3D_DATA", ""), "hippocampus")
@@ -114,16 +115,18 @@ def main() -> None:
         print(json.dumps({"benchmark": "training_throughput", "skipped": "no data: set MEDIMG3D_DATA"}))
         return
     warnings.filterwarnings("ignore")
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - progress and notices of libraries, for the whole run
+    # notices of libraries; an error leaves the block and shows
+    with open(os.devnull, "w") as quiet, redirect_stderr(quiet), bundle_code(BUNDLE):
+        measure(given)
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Run both in turn and print the result of each round and the ratio."""
     values = {"dataset_dir": given.dataset_dir, "output_dir": "unused"}
     bundle = BundleFolder(BUNDLE)
     reference = parse_config(bundle, ["train"], values)
     shape = (reference["batch_size"], 1, *reference["patch_size"])
     choice = try_precisions(reference.get_parsed_content("network_def"), shape, torch.device("cpu"))
-    import tempfile
-
-    path = bundle_code(bundle.root)
-    path.__enter__()  # for the whole run
     ratios = []
     for number in range(given.rounds):
         with tempfile.TemporaryDirectory() as folder:
