@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medimg3d.data.datalist import Case, load_datalist
+from medimg3d.data.datalist import Case
+from medimg3d.data.datalist_file import load_datalist
 from medimg3d.errors import UsageError
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medimg3d.data.datalist import SECTIONS, Case, Datalist, Section, load_datalist, parse_labels, with_cases
+from medimg3d.data.datalist import SECTIONS, Case, Datalist, Section, with_cases
+from medimg3d.data.datalist_file import load_datalist, parse_labels
 from medimg3d.data.image_facts import IMAGE_ENDINGS, image_ending, is_dicom_folder
 from medimg3d.errors import DataError, UsageError
 

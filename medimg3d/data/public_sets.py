@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medimg3d.data.datalist import write_json
+from medimg3d.data.json_file import write_json
 from medimg3d.errors import DataError, UsageError
 
 DATA_VARIABLE = "MEDIMG3D_DATA"

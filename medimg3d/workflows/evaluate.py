@@ -14,7 +14,6 @@ from typing import Any
 
 from medimg3d import __version__
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.datalist import write_json
 from medimg3d.data.evaluation_pairs import (
     Reference,
     References,
@@ -23,6 +22,7 @@ from medimg3d.data.evaluation_pairs import (
     match_prediction,
     nifti_files,
 )
+from medimg3d.data.json_file import write_json
 from medimg3d.data.label_map import LabelMap, check_same_grid, read_label_map
 from medimg3d.data.training_record import TrainingRecord, find_training_record, input_hashes, read_json
 from medimg3d.data.volume_file import read_volume

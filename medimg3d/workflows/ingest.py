@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from medimg3d.data.checks import TOLERANCE_MM, CheckReport, Progress, check_datalist, keep_accepted
-from medimg3d.data.datalist import Case, Datalist, save_datalist, write_json
+from medimg3d.data.datalist import Case, Datalist
+from medimg3d.data.datalist_file import save_datalist
 from medimg3d.data.folders import FolderScan, read_folders
 from medimg3d.data.folds import assign_folds, split_unit
+from medimg3d.data.json_file import write_json
 from medimg3d.errors import DataError, UsageError
 
 _NOTES = {

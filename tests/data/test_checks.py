@@ -7,7 +7,8 @@ from phantoms import affine, two_part_phantom, write_decathlon, write_dicom_seri
 
 from medimg3d.data import checks, image_facts
 from medimg3d.data.checks import CheckReport, check_datalist, keep_accepted
-from medimg3d.data.datalist import Case, Datalist, load_datalist
+from medimg3d.data.datalist import Case, Datalist
+from medimg3d.data.datalist_file import load_datalist
 from medimg3d.data.image_facts import corner_distance_mm, read_facts
 
 LABELS = {0: "background", 1: "front", 2: "rear"}

@@ -5,7 +5,8 @@ import pytest
 from monai.data import load_decathlon_datalist
 from phantoms import write_decathlon
 
-from medimg3d.data.datalist import Case, Datalist, load_datalist, parse_labels, save_datalist
+from medimg3d.data.datalist import Case, Datalist
+from medimg3d.data.datalist_file import load_datalist, parse_labels, save_datalist
 from medimg3d.errors import DataError
 
 

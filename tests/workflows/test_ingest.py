@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 from phantoms import two_part_phantom, write_decathlon, write_nifti
 
-from medimg3d.data.datalist import load_datalist
+from medimg3d.data.datalist_file import load_datalist
 from medimg3d.data.folds import assign_folds
 from medimg3d.errors import DataError, UsageError
 from medimg3d.workflows.ingest import make_datalist
