@@ -196,3 +196,72 @@ def write_threshold_bundle(folder: Path) -> Path:
     (folder / "models").mkdir(exist_ok=True)
     torch.save({"weight": weight, "bias": torch.tensor([0.0, -50.0, -200.0])}, folder / "models" / "model.pt")
     return folder
+
+
+def write_films(folder: Path, num_films: int = 12, size: int = 64) -> Path:
+    """A datalist of PNG films: noise (normal), or noise with a bright disc (pneumonia); two films a patient.
+
+    Returns:
+        ``folder``, with ``dataset.json``.
+    """
+    import json
+
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:size, :size]
+    training = []
+    for n in range(num_films):
+        pixels = rng.normal(90, 12, (size, size))
+        ill = n % 2 == 1
+        if ill:
+            center = size * rng.uniform(0.35, 0.65, 2)
+            pixels += 90 * (np.hypot(rows - center[0], columns - center[1]) < size / 5)
+        name = f"film_{n:03d}.png"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name)
+        training.append(
+            {
+                "image": name,
+                "class_label": "pneumonia" if ill else "normal",
+                "patient": f"patient_{n // 4}_{n % 2}",
+                "values": {"subtype": ("virus" if n % 4 == 1 else "bacteria") if ill else "normal"},
+            }
+        )
+    content = {"name": "film phantoms", "classes": ["normal", "pneumonia"], "training": training}
+    (folder / "dataset.json").write_text(json.dumps(content, indent=2))
+    return folder
+
+
+def write_dicom_film(
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    photometric: str = "MONOCHROME2",
+    window: tuple[float, float] | None = None,
+    spacing_mm: tuple[float, float] | None = None,
+    padding: int | None = None,
+) -> Path:
+    """A digital X-ray of unsigned 16-bit pixels, shape (rows, columns), uncompressed."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    ds.Modality, ds.PhotometricInterpretation, ds.SamplesPerPixel = "DX", photometric, 1
+    ds.Rows, ds.Columns = pixels.shape
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
+    if window is not None:
+        ds.WindowCenter, ds.WindowWidth = window
+    if spacing_mm is not None:
+        ds.PixelSpacing = list(spacing_mm)
+    if padding is not None:
+        ds.PixelPaddingValue = padding
+    ds.PixelData = np.ascontiguousarray(pixels.astype("<u2")).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(path, enforce_file_format=True)
+    return path

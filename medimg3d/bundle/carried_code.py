@@ -8,18 +8,25 @@ that both named theirs ``scripts`` would run each other's code.
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.resources import files
 from pathlib import Path
 
 from medimg3d.atomic import write_text
 from medimg3d.errors import BundleError
 
-# File in the bundle's package → its one source in medimg3d.
+# File in a bundle's package → its one source in medimg3d.
 SOURCES = {
+    "class_index.py": ("data", "class_index.py"),
+    "classification_metrics.py": ("engines", "classification_metrics.py"),
+    "decision.py": ("inference", "decision.py"),
+    "film_reader.py": ("data", "film_reader.py"),
     "folds.py": ("data", "folds.py"),
-    "seeding.py": ("data", "seeding.py"),
-    "weight_averaging.py": ("engines", "weight_averaging.py"),
     "mirroring.py": ("inference", "mirroring.py"),
+    "predictions_csv.py": ("inference", "predictions_csv.py"),
+    "seeding.py": ("data", "seeding.py"),
+    "transfer.py": ("networks", "transfer.py"),
+    "weight_averaging.py": ("engines", "weight_averaging.py"),
 }
 
 
@@ -28,21 +35,40 @@ def package_folder(bundle_root: Path) -> Path:
     return bundle_root / f"medimg3d_{bundle_root.name}"
 
 
+def needed_files(bundle_root: Path) -> list[str]:
+    """The files that a bundle's configs reach by ``_target_``, sorted.
+
+    Raises:
+        BundleError: A config names a module of the bundle's package that medimg3d has no source for.
+    """
+    package = re.escape(package_folder(bundle_root.resolve()).name)
+    found: set[str] = set()
+    for config in sorted((bundle_root / "configs").glob("*.json")):
+        found |= set(re.findall(rf'"{package}\.(\w+)\.', config.read_text(encoding="utf-8")))
+    unknown = sorted(name for name in found if f"{name}.py" not in SOURCES)
+    if unknown:
+        raise BundleError(
+            f"The configs name {package}.{unknown[0]}; expected one of {', '.join(sorted(SOURCES))}."
+        )
+    return sorted(f"{name}.py" for name in found)
+
+
 def write_carried_code(bundle_root: Path) -> list[Path]:
-    """Write every carried file of a bundle anew from its source.
+    """Write every file that a bundle's configs need anew from its source.
 
     Args:
-        bundle_root: Folder of a bundle that has its package.
+        bundle_root: Folder of a bundle.
 
     Returns:
         The files written.
     """
-    folder = package_folder(bundle_root)
-    for name in sorted(SOURCES):
+    folder = package_folder(bundle_root.resolve())
+    names = needed_files(bundle_root)
+    for name in names:
         write_text(folder / name, carried_text(name))
     note = '"""Code of medimg3d that this bundle carries: it runs without medimg3d installed."""\n'
     write_text(folder / "__init__.py", note)
-    return [folder / name for name in ["__init__.py", *sorted(SOURCES)]]
+    return [folder / name for name in ["__init__.py", *names]]
 
 
 def carried_text(name: str) -> str:
@@ -59,8 +85,8 @@ def check_carried_code(bundle_root: Path) -> None:
     Raises:
         BundleError: A copy is missing or differs.
     """
-    folder = package_folder(bundle_root)
-    for name in sorted(SOURCES):
+    folder = package_folder(bundle_root.resolve())
+    for name in needed_files(bundle_root):
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8") != carried_text(name):
             raise BundleError(

@@ -57,6 +57,12 @@ class BundleFolder:
         channels = self.metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         return {int(number): str(name) for number, name in channels.items()}
 
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the network scores whole images, by the metadata (``"type": "probabilities"``)."""
+        pred = self.metadata.get("network_data_format", {}).get("outputs", {}).get("pred", {})
+        return str(pred.get("type")) == "probabilities"
+
     def config(self, name: str) -> Path:
         """Path of ``configs/<name>.json``.
 
@@ -154,21 +160,24 @@ def rename_classes(bundle: BundleFolder, labels: Mapping[int, str]) -> BundleFol
     """
     if sorted(labels) != list(range(len(labels))):
         raise BundleError(f"The datalist's labels are {sorted(labels)}; expected 0, 1, 2, … without gaps.")
+    values: dict[str, Any] = {"num_classes": len(labels)}
+    if bundle.is_classifier:
+        values["class_names"] = [labels[value] for value in sorted(labels)]
     for path in sorted((bundle.root / "configs").glob("*.json")):
         if path.name != "metadata.json":
-            set_config_values(path, {"num_classes": len(labels)})
+            set_config_values(path, values)
     metadata = json.loads(json.dumps(bundle.metadata))
     pred = metadata["network_data_format"]["outputs"]["pred"]
     pred["num_channels"] = len(labels)
     pred["channel_def"] = {str(value): labels[value] for value in sorted(labels)}
-    names = ", ".join(labels[value] for value in sorted(labels) if value > 0)
-    metadata["name"] = f"Segmentation of {names}"
-    metadata["task"] = metadata["description"] = f"Segmentation of {names}, by the recipe of another bundle"
+    names = ", ".join(labels[value] for value in sorted(labels) if value > 0 or bundle.is_classifier)
+    task = f"{'Classification as' if bundle.is_classifier else 'Segmentation of'} {names}"
+    metadata["name"] = task
+    metadata["task"] = metadata["description"] = f"{task}, by the recipe of another bundle"
     for foreign in ("data_source", "image_classes", "intended_use", "references"):
         metadata.pop(foreign, None)
     metadata["label_classes"] = ", ".join(f"{value} {labels[value]}" for value in sorted(labels))
-    metadata["pred_classes"] = (
-        f"{len(labels)} channels one-hot: {', '.join(labels[v] for v in sorted(labels))}"
-    )
+    form = "scores before the softmax" if bundle.is_classifier else "channels one-hot"
+    metadata["pred_classes"] = f"{len(labels)} {form}: {', '.join(labels[v] for v in sorted(labels))}"
     write_text(bundle.root / "configs" / "metadata.json", format_json(metadata))
     return BundleFolder(bundle.root)

@@ -6,8 +6,8 @@ the label map is the one that ``python -m monai.bundle run`` writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """What a segmentation bundle says of itself.
+    """What a bundle says of itself.
 
     Attributes:
         name: Name of the bundle's folder.
         version: Its version.
-        class_names: Label → name, without the background.
+        class_names: Label → name, without the background; class → name for a classifier.
         num_channels: Channels of the input image.
         weights: File of the weights.
         weights_sha256: Hash of that file.
@@ -126,6 +126,20 @@ def load_inference(bundle: BundleFolder, facts: BundleFacts, *, device: str | No
         UsageError: There is no such device.
         BundleError: The configuration cannot be built, or the weights do not fit the network.
     """
+    with building(bundle, facts, device=device) as parser:
+        return _build(parser, facts)
+
+
+@contextmanager
+def building(
+    bundle: BundleFolder, facts: BundleFacts, *, device: str | None = None
+) -> Iterator[ConfigParser]:
+    """A parser of ``inference.json`` whose parts can be built inside the block.
+
+    Raises:
+        UsageError: There is no such device.
+        BundleError: The configuration cannot be built.
+    """
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
@@ -134,10 +148,13 @@ def load_inference(bundle: BundleFolder, facts: BundleFacts, *, device: str | No
     parser["bundle_root"] = str(bundle.root)
     parser["checkpoint"] = str(facts.weights.resolve())
     if device is not None:
-        parser["device"] = f"$torch.device({_checked_device(device)!r})"
+        parser["device"] = f"$torch.device({checked_device(device)!r})"
     with bundle_code(bundle.root), quiet_dicom_plugin():
         try:
-            return _build(parser, facts)
+            parser.parse(reset=True)
+            if "initialize" in parser:
+                parser.get_parsed_content("initialize")
+            yield parser
         except BundleError:
             raise
         except Exception as err:
@@ -148,12 +165,9 @@ def load_inference(bundle: BundleFolder, facts: BundleFacts, *, device: str | No
 
 
 def _build(parser: ConfigParser, facts: BundleFacts) -> Inference:
-    parser.parse(reset=True)
-    if "initialize" in parser:
-        parser.get_parsed_content("initialize")
     device = parser.get_parsed_content("device")
     network = parser.get_parsed_content("network" if "network" in parser else "network_def").to(device)
-    _load_weights(network, facts.weights, device)
+    load_weights(network, facts.weights, device)
     amp = parser.get_parsed_content("evaluator#amp") if "evaluator#amp" in parser else False
     return Inference(
         facts=facts,
@@ -174,7 +188,12 @@ def _without_saving(postprocessing: Any) -> Any:
     return Compose([step for step in steps if not isinstance(step, SaveImage | SaveImaged)])
 
 
-def _load_weights(network: torch.nn.Module, weights: Path, device: torch.device) -> None:
+def load_weights(network: torch.nn.Module, weights: Path, device: torch.device) -> None:
+    """Load a state dict, alone or under ``"model"``; half precision becomes the network's own.
+
+    Raises:
+        BundleError: It does not fit.
+    """
     import torch
 
     try:
@@ -188,7 +207,12 @@ def _load_weights(network: torch.nn.Module, weights: Path, device: torch.device)
         ) from err
 
 
-def _checked_device(device: str) -> str:
+def checked_device(device: str) -> str:
+    """The name of a device that is there.
+
+    Raises:
+        UsageError: It is not.
+    """
     import torch
 
     try:
@@ -202,7 +226,8 @@ def _checked_device(device: str) -> str:
 
 def _class_names(bundle: BundleFolder) -> dict[int, str]:
     try:
-        return {label: name for label, name in sorted(bundle.class_names.items()) if label != 0}
+        first = 0 if bundle.is_classifier else 1  # label maps: 0 is the background
+        return {label: name for label, name in sorted(bundle.class_names.items()) if label >= first}
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise BundleError(
             f"{bundle.name}: configs/metadata.json names no classes; expected "

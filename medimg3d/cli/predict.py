@@ -18,9 +18,12 @@ from medimg3d.cli.output import (
     print_table,
     progress_bar,
 )
+from medimg3d.errors import UsageError
 
 if TYPE_CHECKING:
     from medimg3d.workflows.predict import PredictResult
+
+_MOST_ROWS = 40
 
 BundleArgument = Annotated[
     Path,
@@ -49,6 +52,9 @@ OverlaysOption = Annotated[
 ReportsOption = Annotated[
     bool, typer.Option("--reports/--no-reports", help="Write an HTML page for each case.")
 ]
+ExplainOption = Annotated[
+    bool, typer.Option("--explain", help="Classifiers: draw where the network looked in each image.")
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1; by default a GPU where there is one."),
@@ -67,17 +73,19 @@ def predict(
     checkpoint: CheckpointOption = None,
     overlays: OverlaysOption = True,
     reports: ReportsOption = True,
+    explain: ExplainOption = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    r"""Segment images with a bundle: label maps on the images' own grids, volumes, pictures, reports.
+    r"""Run a bundle on images: label maps, volumes, pictures and reports, or probabilities and decisions.
 
-    Each image ends as [bold]DIR/CASE_seg.nii.gz[/] or is rejected with its reason; one bad file never stops
-    the rest. The label maps are those that [bold]python -m monai.bundle run[/] writes with the bundle's
-    inference.json.
+    A bundle that segments: each image ends as [bold]DIR/CASE_seg.nii.gz[/] on its own grid, or is rejected
+    with its reason; one bad file never stops the rest. A bundle that classifies: each image is a row of
+    [bold]DIR/predictions.csv[/] (file, probability, decision, unsure). Both are what
+    [bold]python -m monai.bundle run[/] gives with the bundle's inference.json.
 
-    Beside them: [bold]measurements.csv[/] (volumes in mL), [bold]index.html[/] (open this one),
+    Beside label maps: [bold]measurements.csv[/] (volumes in mL), [bold]index.html[/] (open this one),
     [bold]reports/[/], [bold]overlays/[/], and [bold]run.json[/] (what was run on what, with hashes).
 
     [bold]Examples[/]
@@ -88,14 +96,23 @@ def predict(
       [dim]# a folder, without pictures, the table for a script[/]
       medimg3d predict bundles/mri_hippocampus_unet study/ --out result --no-overlays --no-reports --json
 
+      [dim]# films (JPEG, PNG, DICOM) with a classifier, with heat maps[/]
+      medimg3d predict bundles/xray_pneumonia_densenet films/ --out result --explain
+
       [dim]# the same bundle with weights of your own[/]
       medimg3d predict bundles/mri_hippocampus_unet study/ --out result --checkpoint my_run/models/model.pt
 
     Exit code 3: some files were rejected; 1: all were.
     """
+    from medimg3d.bundle.folder import BundleFolder
     from medimg3d.workflows.predict import predict as run_predict
 
     _log_if(debug)
+    if BundleFolder(bundle).is_classifier:
+        _classify(bundle, inputs, out, checkpoint, explain=explain, device=device, as_json=as_json)
+        return
+    if explain:
+        raise UsageError(f"{bundle} segments; --explain is for bundles that classify. Leave it away.")
     with progress_bar("Segmenting") as progress:
         result = run_predict(
             bundle,
@@ -113,6 +130,44 @@ def predict(
         _show(result)
     print_rejects(result.rejected)
     _exit(result)
+
+
+def _classify(
+    bundle: Path,
+    inputs: list[Path],
+    out: Path,
+    checkpoint: Path | None,
+    *,
+    explain: bool,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    from medimg3d.workflows.predict_classification import predict_classification
+
+    with progress_bar("Classifying") as progress:
+        result = predict_classification(
+            bundle, inputs, out, checkpoint=checkpoint, explain=explain, device=device, progress=progress
+        )
+    if as_json:
+        print_json(result.summary())
+    elif result.images:
+        columns = ("file", "probability", "decision", "unsure")
+        rows = [[image.row[name] for name in columns] for image in result.images]
+        shown = rows if len(rows) <= _MOST_ROWS else rows[:_MOST_ROWS]
+        print_table(f"Decisions (bundle {result.bundle.name})", columns, shown)
+        if len(shown) < len(rows):
+            errors_console().print(f"... and {len(rows) - len(shown)} more in predictions.csv.", markup=False)
+        errors_console().print(
+            f"Open {result.out / 'index.html'}. Research use only, not for diagnosis.",
+            markup=False,
+            soft_wrap=True,
+        )
+    print_rejects(result.rejected)
+    if not result.images:
+        errors_console().print("[bold red]Error:[/] every input was rejected; nothing was classified.")
+        raise typer.Exit(EXIT_FAILED)
+    if result.rejected:
+        raise typer.Exit(EXIT_REJECTS)
 
 
 def _show(result: PredictResult) -> None:

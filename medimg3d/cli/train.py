@@ -80,6 +80,10 @@ def train_command(
             "--set", metavar="ID=VALUE", help="Set a value of train.json, e.g. --set learning_rate=0.001."
         ),
     ] = None,
+    overlay: Annotated[
+        str | None,
+        typer.Option("--overlay", metavar="NAME", help="A variant: configs/NAME.json of the bundle."),
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -108,6 +112,7 @@ def train_command(
             num_workers=workers,
             tracking=tracking,
             overrides=overrides,
+            overlay=overlay,
             progress=not as_json,
         )
         for number in folds
@@ -116,21 +121,25 @@ def train_command(
         print_json([{**asdict(result), "history": result.history[-1]} for result in results])
         return
     rows = [_row(result) for result in results]
-    print_table("Trained", ["fold", "cases", "held out", "epochs", "last loss", "last Dice", "bundle"], rows)
-    print(f"Split by {results[0].split_by}. The Dice was watched on the held-out cases while training;")
+    watched = "AUC" if any("val_auc" in row for row in results[0].history) else "Dice"
+    columns = ["fold", "cases", "held out", "epochs", "last loss", f"last {watched}", "bundle"]
+    print_table("Trained", columns, rows)
+    print(f"Split by {results[0].split_by}. The {watched} was watched on the held-out cases while training;")
     print("score it properly with: medimg3d predict … and medimg3d evaluate …")
 
 
 def _row(result: Any) -> list[str]:
     last = result.history[-1]
-    dice = next((row["val_mean_dice"] for row in reversed(result.history) if "val_mean_dice" in row), None)
+    metrics = ("val_mean_dice", "val_auc")
+    found = (row[name] for row in reversed(result.history) for name in metrics if name in row)
+    watched = next(found, None)
     return [
         "none" if result.settings.fold < 0 else str(result.settings.fold),
         str(result.training_cases),
         str(result.validation_cases),
         str(result.settings.epochs),
         f"{last['train_loss']:.4f}",
-        "" if dice is None else f"{dice:.4f}",
+        "" if watched is None else f"{watched:.4f}",
         str(result.bundle),
     ]
 
@@ -142,9 +151,9 @@ def _parse_folds(fold: str, bundle: Path, dataset_dir: Path | None, datalist: Pa
         from medimg3d.bundle.folder import BundleFolder
         from medimg3d.workflows.training_copy import count_folds, find_datalist, read_training_list
 
-        return list(
-            range(count_folds(BundleFolder(bundle), read_training_list(find_datalist(dataset_dir, datalist))))
-        )
+        source = BundleFolder(bundle)
+        file = find_datalist(dataset_dir, datalist)
+        return list(range(count_folds(source, read_training_list(file, of_classes=source.is_classifier))))
     if not fold.isdigit():
         raise UsageError(f"--fold is {fold}; expected a number from 0, 'all' or 'none'.")
     return [int(fold)]

@@ -96,3 +96,23 @@ def select_fold(
     if part == "validation":
         return [dict(case) for case, own in zip(cases, folds, strict=True) if own == max(fold, 0)]
     return [dict(case) for case, own in zip(cases, folds, strict=True) if own != fold]
+
+
+def select_part(
+    cases: Sequence[Mapping[str, Any]], *, section: str, fold: int, num_folds: int = 5, seed: int = 0
+) -> list[dict[str, Any]]:
+    """The cases to score: of the training list those that the fold held out, of any other list all.
+
+    Args:
+        cases: The list of ``section``.
+        section: ``"training"``, ``"validation"`` or ``"test"``.
+        fold: Held-out fold, as for :func:`select_fold`.
+        num_folds: Number of folds.
+        seed: Seed of the split.
+
+    Returns:
+        Copies of the chosen cases, in their order.
+    """
+    if section == "training":
+        return select_fold(cases, fold=fold, part="validation", num_folds=num_folds, seed=seed)
+    return [dict(case) for case in cases]

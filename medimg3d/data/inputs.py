@@ -11,6 +11,7 @@ from medimg3d.data.image_facts import NIFTI_ENDINGS, PICTURE_ENDINGS
 from medimg3d.errors import UsageError
 
 VOLUME_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".nhdr", ".mha", ".mhd")
+FILM_ENDINGS = (*PICTURE_ENDINGS, ".dcm", ".dicom")
 SIDECAR_ENDINGS = (
     *(".json", ".txt", ".csv", ".tsv", ".md", ".html", ".xml", ".yaml", ".yml", ".pdf", ".log"),
     *(".bval", ".bvec", ".raw", ".zraw"),
@@ -59,7 +60,7 @@ class FoundInputs:
             raise ValueError(f"Listed twice: {', '.join(sorted(twice))}.")
 
 
-def find_inputs(paths: Sequence[Path], *, without: Path | None = None) -> FoundInputs:
+def find_inputs(paths: Sequence[Path], *, without: Path | None = None, films: bool = False) -> FoundInputs:
     """Look at each file and, recursively, at each folder; nothing is opened.
 
     Files of the same name get distinct cases: the names of their folders come in front (``visit1_t1``,
@@ -68,6 +69,7 @@ def find_inputs(paths: Sequence[Path], *, without: Path | None = None) -> FoundI
     Args:
         paths: Files and folders.
         without: Folder to pass over, for example the output folder inside the input folder.
+        films: Look for 2D films (pictures, and DICOM whatever its ending) instead of volumes.
 
     Returns:
         Every regular file, as image, rejected or ignored.
@@ -81,7 +83,7 @@ def find_inputs(paths: Sequence[Path], *, without: Path | None = None) -> FoundI
     rejected: dict[str, str] = {}
     ignored: dict[str, str] = {}
     for path, key, named in _files(paths, without):
-        reason = _why_no_volume(path)
+        reason = _why_no_film(path) if films else _why_no_volume(path)
         if not reason:
             images.setdefault(path.resolve(), key)
         elif reason == IGNORED and not named:
@@ -91,14 +93,14 @@ def find_inputs(paths: Sequence[Path], *, without: Path | None = None) -> FoundI
     if not images and not rejected:
         raise UsageError(
             f"No image is found in {', '.join(map(str, paths))} ({len(ignored)} other files); "
-            f"expected {', '.join(VOLUME_ENDINGS)}."
+            f"expected {', '.join(FILM_ENDINGS if films else VOLUME_ENDINGS)}."
         )
     return FoundInputs(_with_cases(images), rejected, ignored)
 
 
 def file_stem(path: Path) -> str:
     """Name without the ending of a volume: ``t1.nii.gz`` → ``t1``."""
-    ending = next((e for e in VOLUME_ENDINGS if path.name.lower().endswith(e)), path.suffix)
+    ending = next((e for e in (*VOLUME_ENDINGS, *FILM_ENDINGS) if path.name.lower().endswith(e)), path.suffix)
     return path.name[: len(path.name) - len(ending)]
 
 
@@ -127,6 +129,23 @@ def _why_no_volume(path: Path) -> str:
     if name.endswith(PICTURE_ENDINGS):
         return "is a 2D picture; expected a volume with a known voxel size"
     return f"is of an unknown kind ({path.suffix or 'no ending'}); expected {', '.join(VOLUME_ENDINGS)}"
+
+
+def _why_no_film(path: Path) -> str:
+    name = path.name.lower()
+    if name.startswith(".") or name.endswith(SIDECAR_ENDINGS):
+        return IGNORED
+    if name.endswith(VOLUME_ENDINGS):
+        return "is a volume; expected a 2D film"
+    if name.endswith(FILM_ENDINGS) or _has_dicom_mark(path):
+        return ""
+    return f"is of an unknown kind ({path.suffix or 'no ending'}); expected {', '.join(FILM_ENDINGS)}"
+
+
+def _has_dicom_mark(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(128)  # PS3.10 7.1
+        return file.read(4) == b"DICM"
 
 
 def _with_cases(images: dict[Path, str]) -> tuple[InputFile, ...]:

@@ -17,7 +17,7 @@ from medimg3d.errors import BundleError
 
 
 class History:
-    """Collects a row an epoch: mean training loss, learning rate and the validation's metrics.
+    """Collects a row an epoch: mean training loss, learning rate, the trainer's and the validation's metrics.
 
     It holds no times, so that a resumed run's history equals an uninterrupted one's. Attach it after the
     validation handler and before the checkpoint, and save it with the checkpoint.
@@ -98,7 +98,8 @@ class History:
             "train_loss": sum(self._losses) / max(len(self._losses), 1),
             "learning_rate": self._learning_rate,
         }
-        self.rows.append(row | self._validation)
+        training = {name: float(value) for name, value in engine.state.metrics.items() if _is_number(value)}
+        self.rows.append(row | training | self._validation)
         self._write()
 
     def _write(self) -> None:

@@ -87,6 +87,7 @@ def train(
     num_workers: int | None = None,
     tracking: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    overlay: str | None = None,
     progress: bool = True,
 ) -> TrainingResult:
     """Train one fold into ``out``, which becomes a bundle of its own.
@@ -106,6 +107,7 @@ def train(
         num_workers: Processes that load and augment; the recipe's if None.
         tracking: ``"mlflow"`` to track with MLflow.
         overrides: Further config values by id; they are written into the copy's ``train.json``.
+        overlay: A config of the bundle (``"three_classes"``) whose values are written into the copy's configs.
         progress: Show a progress bar on standard error.
 
     Returns:
@@ -123,8 +125,11 @@ def train(
     if tracking is not None and find_spec(tracking) is None:
         raise MissingExtraError(tracking, "tracking")
     list_file = find_datalist(dataset_dir, datalist)
-    training_list = read_training_list(list_file)
-    copy = prepare_copy(source, out, training_list, overrides or {}, resume=resume)
+    variant = read_json(source.config(overlay)) if overlay else {}
+    training_list = read_training_list(
+        list_file, of_classes=source.is_classifier, class_names=variant.get("class_names")
+    )
+    copy = prepare_copy(source, out, training_list, variant | dict(overrides or {}), resume=resume)
     resumed = (copy.root / CHECKPOINT).is_file()
     settings = _settings(copy, fold, epochs, max_minutes, seed, precision, compiled, resumed)
     set_config_values(copy.config("train"), _recipe_values(settings))
@@ -134,7 +139,12 @@ def train(
     if num_workers is not None:
         options["num_workers"] = num_workers
     _run(copy, list_file, settings, options, tracking)
-    return _finish(copy, training_list.cases, settings)
+    result = _finish(copy, training_list.cases, settings)
+    if copy.is_classifier and settings.fold != ALL_CASES:
+        from medimg3d.workflows.calibrate import calibrate
+
+        calibrate(copy.root, list_file)
+    return result
 
 
 def _settings(
@@ -188,13 +198,16 @@ def _begun_settings(path: Path, **asked: int | None) -> TrainingSettings:
 
 
 def _measure(copy: BundleFolder, compiled: bool) -> Any:
+    from medimg3d.bundle.code_path import bundle_code
     from medimg3d.bundle.parser import parse_config
     from medimg3d.engines.precision_trial import PRECISIONS, try_precisions
 
     parser = parse_config(copy, ["train"])
-    network = parser.get_parsed_content("network_def")
+    with bundle_code(copy.root):
+        network = parser.get_parsed_content("network_def")
     channels = int(copy.metadata["network_data_format"]["inputs"]["image"]["num_channels"])
-    shape = (int(parser["batch_size"]), channels, *parser["patch_size"])
+    size = parser["patch_size" if "patch_size" in parser else "image_size"]
+    shape = (int(parser["batch_size"]), channels, *size)
     device = parser.get_parsed_content("device")
     # compiled for a CPU, bfloat16 gave a loss of NaN (torch 2.13)
     precisions = ("float32",) if compiled and device.type == "cpu" else PRECISIONS
@@ -219,10 +232,11 @@ def _run(
 ) -> None:
     from medimg3d.bundle.parser import run_training
 
-    names = [name for value, name in sorted(copy.class_names.items()) if value > 0]
+    structures = [name for value, name in sorted(copy.class_names.items()) if value > 0]
     run_training(
         copy,
         {
+            **({} if copy.is_classifier else {"class_names": structures}),
             "dataset_dir": str(list_file.parent),
             "datalist_file": str(list_file),
             "output_dir": str(copy.root / "training"),
@@ -230,7 +244,6 @@ def _run(
             "precision": settings.precision,
             "channels_last": settings.channels_last,
             "compiled": settings.compiled,
-            "class_names": names,
             "settings": asdict(settings),
             **options,
         },

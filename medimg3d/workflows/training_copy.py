@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from medimg3d.data.folds import case_name, select_fold, split_unit
 from medimg3d.errors import BundleError, DataError, UsageError
 
 CHECKPOINT = Path("training") / "checkpoint.pt"
+_SHARED = ("class_key", "image_size")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TrainingList:
     Args:
         file: The datalist; paths are relative to its folder.
         cases: The labelled cases.
-        labels: Name of each label value.
+        labels: Name of each label value, or of each class.
         split: The folds that ``medimg3d datalist`` made (``num_folds``, ``seed``); empty for plain files.
     """
 
@@ -66,8 +67,15 @@ def find_datalist(dataset_dir: Path | None, datalist: Path | None) -> Path:
     return path.resolve()
 
 
-def read_training_list(list_file: Path) -> TrainingList:
+def read_training_list(
+    list_file: Path, *, of_classes: bool = False, class_names: Sequence[str] | None = None
+) -> TrainingList:
     """Read the labelled cases of a datalist.
+
+    Args:
+        list_file: The datalist.
+        of_classes: Labels are classes of whole images (``class_label``), not label maps.
+        class_names: Names of the classes where they are not the datalist's own (a variant of the bundle).
 
     Raises:
         DataError: It is no datalist, holds no case, or a case has no label or no single image.
@@ -75,23 +83,36 @@ def read_training_list(list_file: Path) -> TrainingList:
     try:
         content = json.loads(list_file.read_text(encoding="utf-8"))
         cases = content["training"]
-        labels = {int(value): str(name) for value, name in content["labels"].items()}
+        labels = _class_names(content, class_names) if of_classes else _label_names(content)
         split = dict(content.get("split") or {})
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise DataError(
             f"{list_file.name} is no usable datalist ({type(err).__name__}: {err}); expected JSON with "
-            '"labels" and "training". Make one with `medimg3d datalist`.'
+            f'"{"classes" if of_classes else "labels"}" and "training". Make one with `medimg3d datalist`.'
         ) from err
     if not cases:
         raise DataError(f"{list_file.name} has no training case; expected labelled cases.")
-    for key, what in (("label", "label map"), ("image", "image")):
-        lacking = [case_name(case) for case in cases if not isinstance(case.get(key), str)]
+    label = ("class_label", "class") if of_classes else ("label", "label map")
+    for key, what in (label, ("image", "image")):
+        kinds = (str, int) if key == "class_label" else str
+        lacking = [case_name(case) for case in cases if not isinstance(case.get(key), kinds)]
         if lacking:
             raise DataError(
                 f"{len(lacking)} of {len(cases)} training cases have no single {what} (first: {lacking[0]}); "
                 "expected one each. Make the datalist anew with `medimg3d datalist`."
             )
     return TrainingList(list_file, cases, labels, split)
+
+
+def _label_names(content: Mapping[str, Any]) -> dict[int, str]:
+    return {int(value): str(name) for value, name in content["labels"].items()}
+
+
+def _class_names(content: Mapping[str, Any], variant: Sequence[str] | None) -> dict[int, str]:
+    classes = variant or content["classes"]
+    if isinstance(classes, Mapping):
+        classes = [classes[key] for key in sorted(classes, key=int)]
+    return {number: str(name) for number, name in enumerate(classes)}
 
 
 def count_folds(bundle: BundleFolder, training_list: TrainingList) -> int:
@@ -137,15 +158,25 @@ def prepare_copy(
         _refuse_other_values(copy, overrides)
         return copy
     copy = copy_bundle(source, out)
-    if training_list.labels != copy.class_names:
+    if not _same_names(training_list.labels, copy.class_names, ignore_case=copy.is_classifier):
         copy = rename_classes(copy, training_list.labels)
     folds = {"num_folds": count_folds(source, training_list)}
     if "seed" in training_list.split:
         folds["fold_seed"] = int(training_list.split["seed"])
     for name in ("train", "evaluate"):
         set_config_values(copy.config(name), folds)
+    for name in ("evaluate", "inference"):  # what training and inference share, such as image_size
+        shared = {key: overrides[key] for key in _SHARED if key in overrides}
+        set_config_values(copy.config(name), shared)
     set_config_values(copy.config("train"), overrides)
     return copy
+
+
+def _same_names(first: Mapping[int, str], second: Mapping[int, str], *, ignore_case: bool) -> bool:
+    """Whether the names agree; a class counts whatever its case, as in :mod:`medimg3d.data.class_index`."""
+    if ignore_case:
+        return {k: v.lower() for k, v in first.items()} == {k: v.lower() for k, v in second.items()}
+    return dict(first) == dict(second)
 
 
 def _refuse_unknown(source: BundleFolder, overrides: Mapping[str, Any]) -> None:
@@ -195,7 +226,7 @@ def record_cases(copy: BundleFolder, training_list: TrainingList, fold: int, *, 
         {
             "name": case_name(case),
             "image_sha256": content_sha256(folder / case["image"]),
-            "label_sha256": content_sha256(folder / case["label"]),
+            **({"label_sha256": content_sha256(folder / case["label"])} if "label" in case else {}),
         }
         for case in trained
     ]

@@ -1,0 +1,138 @@
+"""Reads what a classification bundle says about inference and runs it on one image at a time.
+
+As in :mod:`medimg3d.bundle.inference`, every part comes out of the bundle's ``inference.json``: the probability
+is the one that ``python -m monai.bundle run`` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medimg3d.bundle.folder import BundleFolder
+from medimg3d.bundle.inference import BundleFacts, building, load_weights, read_facts
+from medimg3d.errors import BundleError
+from medimg3d.inference.decision import Decision, load_decision
+
+if TYPE_CHECKING:
+    import torch
+    from monai.bundle import ConfigParser
+
+DECISION = "decision.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A classification bundle ready to predict.
+
+    Attributes:
+        facts: What the bundle says of itself.
+        device: Where the network is.
+        preprocessing: ``{"image": path}`` → the same with a MetaTensor, shape (C, *spatial).
+        network: In evaluation mode.
+        inferer: MONAI's, called with a batch and the network.
+        num_spatial_dims: 2 for films, 3 for volumes.
+        decision: From scores to a class; from ``decision.json`` beside the weights, else plain.
+    """
+
+    facts: BundleFacts
+    device: torch.device
+    preprocessing: Callable[[dict[str, Any]], dict[str, Any]]
+    network: torch.nn.Module
+    inferer: Callable[..., torch.Tensor]
+    decision: Decision
+    num_spatial_dims: int
+
+    def image(self, path: Path) -> torch.Tensor:
+        """One image as the network sees it: a MetaTensor of shape (C, *spatial)."""
+        image: torch.Tensor = self.preprocessing({"image": str(path)})["image"]
+        return image
+
+    def logits(self, batch: torch.Tensor) -> torch.Tensor:
+        """Scores before the softmax, shape (n, classes), of a batch (n, C, *spatial)."""
+        import torch
+
+        with torch.no_grad():
+            scores = self.inferer(batch.to(self.device), self.network)
+        if scores.ndim != 2 or scores.shape[1] != len(self.decision.classes):
+            raise BundleError(
+                f"the bundle gave scores of shape {tuple(scores.shape)}; expected (n, {len(self.decision.classes)})"
+            )
+        return torch.Tensor(scores.float().cpu())
+
+    def probabilities(self, path: Path) -> np.ndarray:
+        """Calibrated probabilities of one image, shape (classes,)."""
+        return np.asarray(self.decision.probabilities(self.logits(self.image(path)[None]).numpy())[0])
+
+
+def num_spatial_dims(bundle: BundleFolder) -> int:
+    """2 for films, 3 for volumes, from the metadata."""
+    return len(bundle.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"])
+
+
+def decision_file(weights: Path) -> Path:
+    """Where the decision of a file of weights stands."""
+    return weights.with_name(DECISION)
+
+
+def load_classifier(
+    bundle: BundleFolder,
+    *,
+    checkpoint: Path | None = None,
+    device: str | None = None,
+    calibrated: bool = True,
+) -> Classifier:
+    """Build the parts of ``inference.json``, load the weights and the decision that belongs to them.
+
+    Args:
+        bundle: A bundle whose metadata says that it gives probabilities.
+        checkpoint: Weights instead of the bundle's own; the decision is looked for beside them.
+        device: ``"cpu"``, ``"cuda"``, …; the bundle's own choice if None.
+        calibrated: Use the stored decision; False is for making it anew.
+
+    Raises:
+        UsageError: No such checkpoint or device.
+        BundleError: It is no classifier, cannot be built, or weights, decision and classes do not fit.
+    """
+    if not bundle.is_classifier:
+        raise BundleError(
+            f"{bundle.name} segments (or its metadata does not say what it gives); expected a classifier: "
+            'network_data_format.outputs.pred.type "probabilities".'
+        )
+    facts = read_facts(bundle, checkpoint=checkpoint)
+    with building(bundle, facts, device=device) as parser:
+        return _build(parser, facts, num_spatial_dims(bundle), calibrated=calibrated)
+
+
+def _build(parser: ConfigParser, facts: BundleFacts, dims: int, *, calibrated: bool) -> Classifier:
+    device = parser.get_parsed_content("device")
+    network = parser.get_parsed_content("network_def").to(device)
+    load_weights(network, facts.weights, device)
+    return Classifier(
+        facts=facts,
+        device=device,
+        preprocessing=parser.get_parsed_content("preprocessing"),
+        network=network.eval(),
+        inferer=parser.get_parsed_content("inferer"),
+        decision=_decision(facts, calibrated=calibrated),
+        num_spatial_dims=dims,
+    )
+
+
+def _decision(facts: BundleFacts, *, calibrated: bool) -> Decision:
+    classes = list(facts.class_names.values())
+    if not calibrated:
+        return Decision.plain(classes)
+    try:
+        decision = load_decision(decision_file(facts.weights), classes)
+    except ValueError as err:
+        raise BundleError(str(err)) from err
+    if decision.weights_sha256 and decision.weights_sha256 != facts.weights_sha256:
+        raise BundleError(
+            f"{DECISION} was made for other weights than {facts.weights.name}; make it anew with `medimg3d calibrate`."
+        )
+    return decision

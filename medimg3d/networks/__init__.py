@@ -1,0 +1,1 @@
+"""What networks need beyond MONAI's own."""

@@ -1,0 +1,112 @@
+"""The film bundle as stock MONAI sees it: no medimg3d, another folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import phantoms
+import pytest
+import stock_monai
+
+from medimg3d.bundle.carried_code import check_carried_code
+from medimg3d.bundle.folder import BundleFolder, copy_bundle
+from medimg3d.workflows.predict_classification import predict_classification
+from medimg3d.workflows.train import train
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+NAMES = ("xray_pneumonia_densenet", "ct_adrenal_densenet")
+SMALL = {"image_size": [32, 32], "batch_size": 4, "iterations_per_epoch": 2, "num_folds": 3}
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory) -> Path:
+    return phantoms.write_films(tmp_path_factory.mktemp("films"), num_films=12, size=32)
+
+
+@pytest.fixture(scope="module")
+def trained(films, tmp_path_factory) -> Path:
+    """The film bundle, trained for one short epoch on 32 x 32 pixels."""
+    out = tmp_path_factory.mktemp("trained") / "bundle"
+    bundle = BUNDLES / NAMES[0]
+    train(
+        bundle, out=out, dataset_dir=films, epochs=1, precision="float32", num_workers=0, overrides=SMALL,
+        progress=False,
+    )  # fmt: skip
+    return out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_carried_code_equals_its_source(name):
+    check_carried_code(BUNDLES / name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_preprocessing_is_the_same_in_every_config(name):
+    blocks = [
+        json.loads((BUNDLES / name / "configs" / f"{config}.json").read_text())["preprocessing"]
+        for config in ("train", "evaluate", "inference")
+    ]
+    assert blocks[0] == blocks[1] == blocks[2]
+
+
+def test_the_overlay_leaves_the_recipe_alone():
+    """Its ids replace how data is cached, run and logged; loss, optimizer, augmentation and network stay."""
+    for name in NAMES:
+        overlay = json.loads((BUNDLES / name / "configs" / "train_fast.json").read_text())
+        replaced = {key for key in overlay if "#" in key and not key.startswith("+")}
+        assert replaced == {
+            "train#cached_dataset", "validate#dataset", "train#inferer", "train#history", "train#checkpoint",
+            "train#progress",
+        }  # fmt: skip
+
+
+def test_a_training_leaves_weights_history_and_a_decision(trained):
+    with open(trained / "training" / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    metrics = ("loss", "accuracy", "f1", "precision", "recall", "auc")
+    assert len(rows) == 1
+    assert {f"{part}_{metric}" for part in ("train", "val") for metric in metrics} <= set(rows[0])
+    decision = json.loads((trained / "models" / "decision.json").read_text())
+    assert decision["positive"] == "pneumonia"
+    assert decision["chosen_on"].startswith("held-out fold 0 of 3")
+
+
+def test_stock_monai_and_medimg3d_write_the_same_predictions(trained, films, tmp_path):
+    stock_monai.monai_bundle(
+        "run", cwd=tmp_path, config_file=trained / "configs" / "inference.json", bundle_root=trained,
+        dataset_dir=films, output_dir=tmp_path / "stock",
+    )  # fmt: skip
+    predict_classification(trained, [films], tmp_path / "own")
+    stock = (tmp_path / "stock" / "predictions.csv").read_text()
+    own = (tmp_path / "own" / "predictions.csv").read_text()
+    assert stock == own
+    assert len(stock.splitlines()) == 13
+
+
+def test_stock_monai_trains_and_evaluates(trained, films, tmp_path):
+    bundle = copy_bundle(BundleFolder(trained), tmp_path / "copy").root
+    stock_monai.monai_bundle(
+        "run", cwd=tmp_path, config_file=bundle / "configs" / "train.json", bundle_root=bundle,
+        dataset_dir=films, ckpt_dir=bundle / "models", output_dir=tmp_path / "training", num_workers=0,
+    )  # fmt: skip
+    stock_monai.monai_bundle(
+        "run", cwd=tmp_path, config_file=bundle / "configs" / "evaluate.json", bundle_root=bundle,
+        dataset_dir=films, output_dir=tmp_path / "scores",
+    )  # fmt: skip
+    names = [line.split(",")[0] for line in (tmp_path / "scores" / "metrics.csv").read_text().splitlines()]
+    assert {"val_auc", "val_accuracy"} <= set(names)
+    # Four films of one patient group are held out, whatever their number.
+    assert len((tmp_path / "scores" / "predictions.csv").read_text().splitlines()) > 1
+
+
+def test_the_variant_of_three_classes_trains_from_the_subtype(films, tmp_path):
+    train(
+        BUNDLES / NAMES[0], out=tmp_path / "three", dataset_dir=films, epochs=1, precision="float32",
+        num_workers=0, overrides=SMALL | {"num_folds": 2}, overlay="three_classes", progress=False,
+    )  # fmt: skip
+    bundle = BundleFolder(tmp_path / "three")
+    assert list(bundle.class_names.values()) == ["normal", "bacteria", "virus"]
+    rows = predict_classification(bundle.root, [films], tmp_path / "out").images
+    assert {"probability_normal", "probability_bacteria", "probability_virus"} <= set(rows[0].row)
