@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from medimg3d.cli.output import DebugOption, JsonOption, console, print_json, print_table
+from medimg3d.cli.output import (
+    DebugOption,
+    JsonOption,
+    console,
+    print_json,
+    print_table,
+    progress_bar,
+)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the set; see: medimg3d data list")]
 OutOption = Annotated[
@@ -23,11 +30,21 @@ HashOption = Annotated[
 ]
 
 
+NpzArgument = Annotated[Path, typer.Argument(metavar="NPZ", help="MedMNIST file.", show_default=False)]
+UnpackOutOption = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="New folder for images and datalist.")
+]
+ClassesOption = Annotated[
+    str | None, typer.Option("--classes", help="Class names by index, e.g. normal,mass.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command group to the application."""
     group = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List and get public image sets.")
     group.command("list")(list_sets)
     group.command("get", no_args_is_help=True)(get)
+    group.command("unpack", no_args_is_help=True)(unpack)
     app.add_typer(group, name="data")
 
 
@@ -88,6 +105,32 @@ def get(
         return
     console().print(f"{name} is in {folder}", markup=False, soft_wrap=True)
     console().print(f"Licence: {entry.licence}\nCite: {entry.citation}", markup=False, soft_wrap=True)
+
+
+def unpack(
+    npz: NpzArgument,
+    out: UnpackOutOption,
+    classes: ClassesOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Unpack a MedMNIST file into PNG or NIfTI images and a datalist with the official split.
+
+    Fold 0 of the datalist holds out what MedMNIST calls the validation part; the test part chooses nothing.
+
+    [bold]Example[/]
+
+      medimg3d data unpack images/adrenalmnist3d/adrenalmnist3d_64.npz --out adrenal
+    """
+    from medimg3d.data.medmnist import unpack_medmnist
+
+    names = None if classes is None else tuple(name.strip() for name in classes.split(","))
+    with progress_bar("Unpacking") as progress:
+        datalist = unpack_medmnist(npz, out, classes=names, progress=progress)
+    if as_json:
+        print_json({"datalist": str(datalist)})
+    else:
+        console().print(f"Datalist: {datalist}", markup=False, soft_wrap=True)
 
 
 def _how(has_url: bool, has_hash: bool) -> str:
