@@ -1,0 +1,1 @@
+"""Transforms that MONAI lacks, each as an array and a dictionary version, one idea a file."""
