@@ -265,3 +265,47 @@ def write_dicom_film(
     path.parent.mkdir(parents=True, exist_ok=True)
     ds.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_film_study(
+    folder: Path, *, num_normal: int = 6, num_bacterial: int = 4, num_viral: int = 2
+) -> Path:
+    """Small films in ``test/normal`` and ``test/pneumonia``, each of its own grey, and ``chest.json``.
+
+    Two films share a patient. The datalist's test part has them all, with ``subtype`` in the values.
+    """
+    import json
+
+    kinds = ["normal"] * num_normal + ["bacterial"] * num_bacterial + ["viral"] * num_viral
+    cases = []
+    for number, kind in enumerate(kinds):
+        truth = "normal" if kind == "normal" else "pneumonia"
+        path = write_picture(folder / "test" / truth / f"film_{number:02d}.png", grey=10 * number)
+        case = {
+            "image": path.relative_to(folder).as_posix(),
+            "class_label": truth,
+            "patient": f"p{number // 2}",
+        }
+        cases.append(case | {"values": {"subtype": kind}})
+    content = {"name": "chest", "classes": ["normal", "pneumonia"], "training": [], "test": cases}
+    (folder / "chest.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_class_predictions(
+    folder: Path,
+    chances: dict[str, float],
+    *,
+    threshold: float = 0.5,
+    unsure: tuple[float, float] = (2.0, 2.0),
+    classes: tuple[str, str] = ("normal", "pneumonia"),
+) -> Path:
+    """A ``predictions.csv`` as ``medimg3d predict`` writes it: file to the chance of the second class."""
+    lines = [f"file,probability,decision,unsure,probability_{classes[0]},probability_{classes[1]},case"]
+    for file, chance in chances.items():
+        decision = classes[chance >= threshold]
+        flag = "yes" if unsure[0] <= chance <= unsure[1] else "no"
+        lines.append(f"{file},{chance:.6f},{decision},{flag},{1 - chance:.6f},{chance:.6f},{Path(file).stem}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
+    return folder

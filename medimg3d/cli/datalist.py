@@ -68,6 +68,7 @@ def datalist(
       [bold]images/ + labels/[/]      files of the same name belong together
       [bold]NORMAL/ + PNEUMONIA/[/]   one folder a class
       [bold]train/ + val/ + test/[/]  with one of the last two inside
+      [bold]labels.csv[/]             a row an image: file, label; split, patient and more
 
     The result is a Decathlon-like JSON that MONAI reads, too.
     What was refused stands beside it in [bold]*.rejected.json[/], with the reason; the exit code is then 3.

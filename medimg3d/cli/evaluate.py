@@ -1,9 +1,10 @@
-"""``medimg3d evaluate``: predictions against references, as figures with intervals."""
+"""``medimg3d evaluate``: label maps or class decisions against references, as figures with intervals."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,20 +19,27 @@ from medimg3d.cli.output import (
     print_table,
     progress_bar,
 )
+from medimg3d.errors import UsageError
 
 if TYPE_CHECKING:
     from medimg3d.workflows.evaluate import EvaluationResult
+    from medimg3d.workflows.evaluate_classification import ClassificationEvaluation
 
 PredictionsArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="PREDICTIONS", help="Folder with CASE_seg.nii.gz, one a case.", show_default=False
+        metavar="PREDICTIONS",
+        help="Folder with CASE_seg.nii.gz, one a case; or a classifier's predictions.csv or its folder.",
+        show_default=False,
     ),
 ]
 LabelsArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="LABELS", help="Folder of label maps, Decathlon folder, or datalist.", show_default=False
+        metavar="LABELS",
+        help="Folder of label maps, Decathlon folder, or datalist; for classes: datalist, labels.csv, or a folder "
+        "with one of them.",
+        show_default=False,
     ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")]
@@ -51,11 +59,43 @@ ToleranceOption = Annotated[
     float,
     typer.Option("--tolerance-mm", min=0, help="Distance that the surface Dice still calls agreement."),
 ]
-WorstOption = Annotated[int, typer.Option("--num-worst", min=0, help="Number of worst cases to draw.")]
+WorstOption = Annotated[
+    int | None,
+    typer.Option(
+        "--num-worst",
+        min=0,
+        help="Number of worst cases to draw: lowest Dice (5), or most confident mistakes (12).",
+        show_default=False,
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the intervals.")]
 WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Cases at once; by default one a processor, at most 4."),
+]
+SectionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--section",
+        help="Classes: part of the datalist to score: test (the default), validation, training or all.",
+        show_default=False,
+    ),
+]
+SubgroupOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--subgroup",
+        metavar="COLUMN",
+        help="Classes: figures by this column of the datalist, too; can be repeated. By default: subtype.",
+        show_default=False,
+    ),
+]
+NoLogOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-log",
+        help="Classes: do not note this look at a test set in the bundle. For tests of the program only.",
+    ),
 ]
 
 
@@ -71,17 +111,24 @@ def evaluate(
     bundle: BundleOption = None,
     images: ImagesOption = None,
     tolerance_mm: ToleranceOption = 1.0,
-    num_worst: WorstOption = 5,
+    section: SectionOption = None,
+    subgroup: SubgroupOption = None,
+    num_worst: WorstOption = None,
     seed: SeedOption = 0,
     workers: WorkersOption = None,
+    no_log: NoLogOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    r"""Measure predictions against reference label maps.
+    r"""Measure predictions against references: label maps, or classes of whole images.
 
-    For each case and class: Dice, the distance that holds 95 % of both surfaces (HD95, mm), the share of the
-    surfaces within a tolerance (surface Dice), and the difference of the volumes (mL). For each class: the
-    mean with its 95 % interval, and how many cases are not in it and why.
+    [bold]Label maps.[/] For each case and class: Dice, the distance that holds 95 % of both surfaces (HD95, mm),
+    the share of the surfaces within a tolerance (surface Dice), and the difference of the volumes (mL). For
+    each class: the mean with its 95 % interval, and how many cases are not in it and why.
+
+    [bold]Classes[/] (PREDICTIONS is or holds predictions.csv). Accuracy, sensitivity, specificity, precision,
+    F1, AUC, average precision, calibration, each with its 95 % interval; confusion matrix, the unsure films,
+    subgroups, the most confident mistakes. With --bundle, each look at a test set is noted in the bundle.
 
     Writes [bold]evaluation.html[/] (one file, pictures inside), [bold]cases.csv[/] and
     [bold]summary.json[/]. A case without a prediction, unreadable, or on another grid is named with its
@@ -95,9 +142,25 @@ def evaluate(
       [dim]# a folder of label maps; warns about cases that the bundle was trained on[/]
       medimg3d evaluate predictions labels --images images --bundle my_bundle --out evaluation
 
+      [dim]# a classifier's predictions.csv against the test part of a datalist[/]
+      medimg3d evaluate predictions chest.json --bundle my_bundle --subgroup subtype --out evaluation
+
       [dim]# for machines[/]
       medimg3d evaluate predictions test.json --out evaluation --json > figures.json
     """
+    from medimg3d.data.class_predictions import is_classification
+
+    if is_classification(predictions):
+        unused: dict[str, Any] = {"--images": images, "--workers": workers}
+    else:
+        unused = {"--section": section, "--subgroup": subgroup, "--no-log": no_log}
+    _refuse_unused(predictions, unused)
+    if is_classification(predictions):
+        classes = _evaluate_classes(
+            predictions, labels, out, bundle, section, subgroup, num_worst, seed, log=not no_log
+        )
+        _finish(classes, _show_classes, as_json)
+        return
     from medimg3d.workflows.evaluate import evaluate as run_evaluation
 
     with progress_bar("Scoring") as progress:
@@ -108,15 +171,59 @@ def evaluate(
             bundle=bundle,
             images=images,
             tolerance_mm=tolerance_mm,
-            num_worst=num_worst,
+            num_worst=5 if num_worst is None else num_worst,
             seed=seed,
             workers=workers,
             progress=progress,
         )
+    _finish(result, _show, as_json)
+
+
+def _refuse_unused(predictions: Path, options: dict[str, Any]) -> None:
+    """An option that does nothing here is a mistake of the caller's."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        kind = "label maps" if "--section" in options else "classes"
+        raise UsageError(
+            f"{predictions} holds predicted {kind}, for which {given[0]} does nothing; leave it out."
+        )
+
+
+def _evaluate_classes(
+    predictions: Path,
+    labels: Path,
+    out: Path,
+    bundle: Path | None,
+    section: str | None,
+    subgroup: list[str] | None,
+    num_worst: int | None,
+    seed: int,
+    *,
+    log: bool,
+) -> ClassificationEvaluation:
+    from medimg3d.workflows.evaluate_classification import NUM_MISTAKES, evaluate_classification
+
+    with progress_bar("Reading") as progress:
+        return evaluate_classification(
+            predictions,
+            labels,
+            out,
+            section=section or "test",
+            bundle=bundle,
+            subgroup_by=subgroup or ("subtype",),
+            num_mistakes=NUM_MISTAKES if num_worst is None else num_worst,
+            seed=seed,
+            log=log,
+            progress=progress,
+        )
+
+
+def _finish(result: Any, show: Callable[[Any], None], as_json: bool) -> None:
+    """Print the figures, the warnings and the rejects; exit code 3 if there are any."""
     if as_json:
         print_json(result.summary)
     else:
-        _show(result)
+        show(result)
     _show_warnings(result)
     print_rejects(result.rejected)
     if result.rejected:
@@ -136,7 +243,32 @@ def _show(result: EvaluationResult) -> None:
     console().print(f"Page: {result.files['page']}", markup=False, soft_wrap=True, highlight=False)
 
 
-def _show_warnings(result: EvaluationResult) -> None:
+def _show_classes(result: ClassificationEvaluation) -> None:
+    from medimg3d.report.classification_page import metric_rows
+
+    rows = [(row["label"], row["value"], row["interval"], row["note"]) for row in metric_rows(result.summary)]
+    counts = ", ".join(f"{n} {name}" for name, n in result.summary["n_by_class"].items())
+    unsure = result.summary["unsure"]["n"]
+    title = f"{len(result.films)} films ({counts}; {unsure} unsure), section {result.summary['section']}"
+    print_table(title, ("figure", "value", "95 % interval", "note"), rows)
+    out = console()
+    for column, entries in result.summary["subgroups"].items():
+        for entry in entries:
+            figures = ", ".join(
+                f"{name.replace('_', ' ')} {figure['value']:.3f}"
+                for name, figure in entry["figures"].items()
+                if figure["value"] is not None
+            )
+            text = (
+                f"{column} {entry['value']} (n = {entry['n']}, against {entry['compared_with']}): {figures}"
+            )
+            out.print(text, markup=False, soft_wrap=True, highlight=False)
+    out.print(f"Page: {result.files['page']}", markup=False, soft_wrap=True, highlight=False)
+    for notice in result.notices:
+        errors_console().print(notice, markup=False, soft_wrap=True, style="dim")
+
+
+def _show_warnings(result: EvaluationResult | ClassificationEvaluation) -> None:
     out = errors_console()
     for warning in result.warnings:
         out.print("[bold yellow]Warning:[/] ", end="")

@@ -16,7 +16,18 @@ from medimg3d.cli.output import errors_console
 from medimg3d.errors import Medimg3dError
 
 # Module below medimg3d.cli → the names it registers, in the order of the job they belong to.
-COMMAND_MODULES = ("datalist", "data", "train", "cross_validate", "predict", "evaluate", "demo")
+COMMAND_MODULES = (
+    "datalist",
+    "data",
+    "explore",
+    "train",
+    "cross_validate",
+    "calibrate",
+    "predict",
+    "explain",
+    "evaluate",
+    "demo",
+)
 
 app = typer.Typer(
     name="medimg3d",

@@ -1,8 +1,8 @@
 """Recognises a user's own folders and makes a datalist of them; what does not fit is rejected by name.
 
 Layouts, tried in this order: a Decathlon root or an nnU-Net raw folder (``imagesTr``, ``labelsTr``, with or
-without ``dataset.json``), ``images/`` with ``labels/``, folders for training and test with one of these
-inside, and one folder a class.
+without ``dataset.json``), ``images/`` with ``labels/``, a table ``labels.csv``, folders for training and test
+with pairs or classes inside, and one folder a class.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from medimg3d.data.datalist import SECTIONS, Case, Datalist, Section, with_cases
 from medimg3d.data.datalist_file import load_datalist, parse_labels
 from medimg3d.data.image_facts import IMAGE_ENDINGS, image_ending, is_dicom_folder
+from medimg3d.data.labels_table import TABLE_NAME, read_labels_table
+from medimg3d.data.section_names import section_named
 from medimg3d.errors import DataError, UsageError
 
 LAYOUTS = (
@@ -24,14 +26,10 @@ LAYOUTS = (
     "images/ + labels/ (or masks/)",
     "CLASS_A/*.png + CLASS_B/*.png (one folder a class)",
     "train/ + test/ (and val/) with one of the last two inside",
+    "labels.csv (a row an image: file, label; split, patient and more if known)",
 )
 
 _PAIR_FOLDERS = (("images", "labels"), ("images", "masks"), ("image", "label"), ("imgs", "masks"))
-_SECTION_NAMES: Mapping[Section, re.Pattern[str]] = {
-    "training": re.compile(r"^train(ing)?([_-].*)?$", re.IGNORECASE),
-    "validation": re.compile(r"^val(id|idation)?([_-].*)?$", re.IGNORECASE),
-    "test": re.compile(r"^test(ing)?([_-].*)?$", re.IGNORECASE),
-}
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _LABEL_SUFFIXES = ("_seg", "_segmentation", "_mask", "_label", "_labels", "_gt")
 
@@ -104,6 +102,7 @@ def read_folder(folder: str | Path) -> FolderScan:
     readers: tuple[Callable[[Path], FolderScan | None], ...] = (
         _read_tr,
         _read_pairs,
+        _read_table,
         _read_sections,
         _read_classes,
     )
@@ -211,9 +210,15 @@ def _read_pairs(root: Path) -> FolderScan | None:
     return None
 
 
+def _read_table(root: Path) -> FolderScan | None:
+    """``labels.csv``: it says what each image is, wherever it lies below the folder."""
+    found = read_labels_table(root)
+    return None if found is None else FolderScan(found[0], found[1], (f"table {TABLE_NAME}",))
+
+
 def _read_sections(root: Path) -> FolderScan | None:
     """``train/``, ``val/``, ``test/``, each with pairs or classes inside."""
-    folders = {folder: _section_of(folder.name) for folder in _visible(root) if folder.is_dir()}
+    folders = {folder: section_named(folder.name) for folder in _visible(root) if folder.is_dir()}
     if "training" not in folders.values():
         return None
     cases: dict[Section, list[Case]] = {section: [] for section in SECTIONS}
@@ -408,10 +413,6 @@ def _map_cases(datalist: Datalist, change: Callable[[Case], Case]) -> Datalist:
     return with_cases(
         datalist, {section: [change(case) for case in datalist.section(section)] for section in SECTIONS}
     )
-
-
-def _section_of(name: str) -> Section | None:
-    return next((section for section, pattern in _SECTION_NAMES.items() if pattern.match(name)), None)
 
 
 def _properties(path: Path) -> dict[str, object]:

@@ -32,14 +32,20 @@ def prediction_row(file: str, case: str, probabilities: Sequence[float], decisio
     """
     return {
         "file": file,
-        "probability": f"{decision.leading(probabilities):.6f}",
+        "probability": _written(decision.leading(probabilities)),
         "decision": decision.decide(probabilities),
         "unsure": "yes" if decision.is_unsure(probabilities) else "no",
         **{
-            f"probability_{name}": f"{p:.6f}" for name, p in zip(decision.classes, probabilities, strict=True)
+            f"probability_{name}": _written(p)
+            for name, p in zip(decision.classes, probabilities, strict=True)
         },
         "case": case,
     }
+
+
+def _written(probability: float) -> str:
+    """Nine digits from the first that counts: probabilities near 0 and 1 must not tie."""
+    return f"{probability:.9g}"
 
 
 def write_predictions(rows: Sequence[Mapping[str, str]], classes: Sequence[str], path: Path) -> Path:

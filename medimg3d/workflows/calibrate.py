@@ -183,8 +183,9 @@ def choose_decision(
     unsure = None
     if rule.unsure_share > 0:
         band = unsure_band(probabilities, is_positive, threshold.value, share=rule.unsure_share)
-        unsure = None if band is None else (band.low, band.high)
-    decision = replace(plain, positive=positive, threshold=threshold.value, unsure=unsure, rule=rule.name)
+        unsure = None if band is None else (max(0.0, band.low), min(1.0, band.high))
+    at = min(1.0, max(0.0, threshold.value))  # midpoints beyond the lowest and highest score may lie outside
+    decision = replace(plain, positive=positive, threshold=at, unsure=unsure, rule=rule.name)
     return decision, notes
 
 

@@ -252,13 +252,11 @@ def _run(
 
 
 def _finish(copy: BundleFolder, cases: list[dict[str, Any]], settings: TrainingSettings) -> TrainingResult:
-    from medimg3d.report.figures import history_plot
-
     record = read_json(copy.root / TRAINING_CASES)
     record["weights_sha256"] = content_sha256(copy.root / WEIGHTS)
     write_text(copy.root / TRAINING_CASES, json.dumps(record, indent=1) + "\n")
     history = read_history(copy.root / HISTORY)
-    history_plot(history, copy.root / "training" / "history.png")
+    _draw_history(copy, history)
     config = read_json(copy.config("train"))
     held_out = select_fold(
         cases, fold=settings.fold, part="validation", num_folds=config["num_folds"], seed=config["fold_seed"]
@@ -273,6 +271,18 @@ def _finish(copy: BundleFolder, cases: list[dict[str, Any]], settings: TrainingS
     )
     write_text(copy.root / "docs" / "README.md", _card(copy, result))
     return result
+
+
+def _draw_history(copy: BundleFolder, history: list[dict[str, float]]) -> None:
+    path = copy.root / "training" / "history.png"
+    if copy.is_classifier:
+        from medimg3d.report.classification_figures import classification_history_plot
+
+        classification_history_plot(history, path)
+    else:
+        from medimg3d.report.figures import history_plot
+
+        history_plot(history, path)
 
 
 def _card(copy: BundleFolder, result: TrainingResult) -> str:

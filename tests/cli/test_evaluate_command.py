@@ -2,7 +2,13 @@ import json
 
 import pytest
 import typer
-from phantoms import two_part_phantom, write_decathlon, write_nifti
+from phantoms import (
+    two_part_phantom,
+    write_class_predictions,
+    write_decathlon,
+    write_film_study,
+    write_nifti,
+)
 from typer.testing import CliRunner
 
 from medimg3d.cli import evaluate as command
@@ -68,3 +74,49 @@ def test_an_empty_folder_is_bad_usage(run, study, tmp_path):
 def test_help_teaches_with_examples(run):
     result = run("--help")
     assert "medimg3d evaluate predictions labels --images images --bundle my_bundle" in result.stdout
+
+
+@pytest.fixture
+def films(tmp_path):
+    chances = [0.1, 0.2, 0.3, 0.2, 0.7, 0.4, 0.9, 0.8, 0.8, 0.9, 0.3, 0.6]
+    names = [f"{'normal' if n < 6 else 'pneumonia'}/film_{n:02d}.png" for n in range(12)]
+    write_class_predictions(tmp_path / "predictions", dict(zip(names, chances, strict=True)))
+    return write_film_study(tmp_path / "study") / "chest.json"
+
+
+def test_a_classifiers_table_is_known_and_its_figures_printed(run, films, tmp_path):
+    result = run(tmp_path / "predictions", films, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    for part in (
+        "12 films (6 normal, 6 pneumonia; 0 unsure), section test",
+        "Sensitivity (pneumonia)",
+        "0.833",
+    ):
+        assert part in result.stdout
+    assert "subtype viral (n = 2, against all 6 films of other classes)" in result.stdout
+    assert "Fewer than 50 films of a class" in result.stderr
+    assert "not logged, since no bundle is given" in result.stderr
+
+
+def test_json_of_a_classifier_is_the_summary_and_nothing_else(run, films, tmp_path):
+    result = run(tmp_path / "predictions" / "predictions.csv", films, "--out", tmp_path / "out", "--json")
+    assert json.loads(result.stdout) == json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+def test_section_and_subgroup_reach_the_workflow(run, films, tmp_path):
+    arguments = (tmp_path / "predictions", films, "--out", tmp_path / "out")
+    assert isinstance(run(*arguments, "--section", "validation").exception, UsageError)
+    result = run(*arguments, "--subgroup", "hospital")
+    assert "The references have no column 'hospital': no figures by it." in result.stderr
+
+
+@pytest.mark.parametrize("option", [("--section", "test"), ("--subgroup", "sex"), ("--no-log",)])
+def test_options_for_classes_are_refused_for_label_maps(run, study, tmp_path, option):
+    error = run(tmp_path / "predictions", study, "--out", tmp_path / "out", *option).exception
+    assert isinstance(error, UsageError)
+    assert "holds predicted label maps, for which --" in str(error)
+
+
+def test_options_for_label_maps_are_refused_for_classes(run, films, tmp_path):
+    error = run(tmp_path / "predictions", films, "--out", tmp_path / "out", "--images", tmp_path).exception
+    assert "holds predicted classes, for which --images does nothing" in str(error)

@@ -15,11 +15,11 @@ DECISION = Decision(("normal", "pneumonia"), positive="pneumonia", threshold=0.4
 def test_a_row_tells_probability_decision_and_doubt():
     assert prediction_row("a/film.png", "film", [0.55, 0.45], DECISION) == {
         "file": "a/film.png",
-        "probability": "0.450000",
+        "probability": "0.45",
         "decision": "pneumonia",
         "unsure": "yes",
-        "probability_normal": "0.550000",
-        "probability_pneumonia": "0.450000",
+        "probability_normal": "0.55",
+        "probability_pneumonia": "0.45",
         "case": "film",
     }
 

@@ -1,5 +1,5 @@
 # Copied from medimg3d/inference/predictions_csv.py; do not edit here.
-# Source sha256: 0d0baaa962d5ee648f48b5a9f13d9d2e78c37cbdf3c3cf1944c3a18f46b704bc
+# Source sha256: ac522344214b05bcf4660e779e7e658839483da507ec94952c45de0ab08984b1
 """The table of a classifier's predictions, one row a file, written by medimg3d and by stock MONAI alike.
 
 Bundles carry a copy of this file: it imports nothing of medimg3d. ``decision`` is a
@@ -34,14 +34,20 @@ def prediction_row(file: str, case: str, probabilities: Sequence[float], decisio
     """
     return {
         "file": file,
-        "probability": f"{decision.leading(probabilities):.6f}",
+        "probability": _written(decision.leading(probabilities)),
         "decision": decision.decide(probabilities),
         "unsure": "yes" if decision.is_unsure(probabilities) else "no",
         **{
-            f"probability_{name}": f"{p:.6f}" for name, p in zip(decision.classes, probabilities, strict=True)
+            f"probability_{name}": _written(p)
+            for name, p in zip(decision.classes, probabilities, strict=True)
         },
         "case": case,
     }
+
+
+def _written(probability: float) -> str:
+    """Nine digits from the first that counts: probabilities near 0 and 1 must not tie."""
+    return f"{probability:.9g}"
 
 
 def write_predictions(rows: Sequence[Mapping[str, str]], classes: Sequence[str], path: Path) -> Path:
