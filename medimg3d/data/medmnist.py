@@ -51,7 +51,8 @@ def unpack_medmnist(
     with _opened(npz) as content:
         parts = {part: (content[f"{part}_images"], content[f"{part}_labels"].reshape(-1)) for part in PARTS}
     num_classes = 1 + max(int(labels.max()) for _, labels in parts.values())
-    names = classes or CLASSES.get(name, tuple(str(number) for number in range(num_classes)))
+    numbered = tuple(str(number) for number in range(num_classes))
+    names: tuple[str, ...] = classes or CLASSES.get(name) or numbered
     if len(names) < num_classes:
         raise DataError(f"{npz.name} has {num_classes} classes; expected a name for each, got {len(names)}.")
     total = sum(len(labels) for _, labels in parts.values())
