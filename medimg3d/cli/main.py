@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 3 done with rejected inputs, 130 stop
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -81,7 +82,8 @@ def run(argv: list[str] | None = None) -> int:
     except typer.Abort:
         sys.exit(130)
     except KeyboardInterrupt:
-        errors_console().print("Stopped. What was finished is kept; run the same command again to go on.")
+        hint = " Go on with --resume." if arguments[:1] == ["train"] else ""
+        errors_console().print(f"Stopped. What was finished is kept.{hint}")
         sys.exit(130)
     except Exception as err:
         usage_exit = getattr(err, "exit_code", None)  # click's own usage errors
@@ -90,12 +92,16 @@ def run(argv: list[str] | None = None) -> int:
             sys.exit(usage_exit)
         if "--debug" in arguments:
             raise
-        errors_console().print(
-            f"[bold red]Error:[/] {_escape(type(err).__name__)}: {_escape(str(err))} "
-            "(unexpected; run again with --debug for the traceback)",
-            soft_wrap=True,
-        )
+        errors_console().print(f"[bold red]Error:[/] {_escape(_in_one_line(err))}", soft_wrap=True)
         sys.exit(1)
+
+
+def _in_one_line(err: Exception) -> str:
+    if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; nothing half-written was left. Free some space and run the command again."
+    if isinstance(err, PermissionError):
+        return f"no permission for {err.filename}; expected a folder that you may write to."
+    return f"{type(err).__name__}: {err} (unexpected; run again with --debug for the traceback)"
 
 
 def _escape(text: str) -> str:

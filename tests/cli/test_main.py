@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from medimg3d.cli import main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/out"), 1, "no permission for /root/out"),
+        (RuntimeError("something odd"), 1, "RuntimeError: something odd (unexpected; run again with --debug"),
+        (KeyboardInterrupt(), 130, "What was finished is kept. Go on with --resume."),
+    ],
+)
+def test_what_goes_wrong_is_one_line_with_an_exit_code(monkeypatch, capsys, error, code, words):
+    def failing(**_):
+        raise error
+
+    monkeypatch.setattr(main, "app", failing)
+    with pytest.raises(SystemExit) as stopped:
+        main.run(["train", "bundle"])
+    assert stopped.value.code == code
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    def failing(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(main, "app", failing)
+    with pytest.raises(OSError, match="No space left"):
+        main.run(["predict", "--debug"])
