@@ -79,9 +79,7 @@ def run(argv: list[str] | None = None) -> int:
             raise
         errors_console().print(f"[bold red]Error:[/] {_escape(str(err))}", soft_wrap=True)
         sys.exit(err.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
         hint = " Go on with --resume." if arguments[:1] == ["train"] else ""
         errors_console().print(f"Stopped. What was finished is kept.{hint}")
         sys.exit(130)

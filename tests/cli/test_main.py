@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+import typer
 
 from medimg3d.cli import main
 
@@ -13,6 +14,7 @@ from medimg3d.cli import main
         (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/out"), 1, "no permission for /root/out"),
         (RuntimeError("something odd"), 1, "RuntimeError: something odd (unexpected; run again with --debug"),
+        (typer.Abort(), 130, "What was finished is kept. Go on with --resume."),
         (KeyboardInterrupt(), 130, "What was finished is kept. Go on with --resume."),
     ],
 )
