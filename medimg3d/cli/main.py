@@ -30,6 +30,8 @@ COMMAND_MODULES = (
     "demo",
 )
 
+EXIT_STOPPED = 130
+
 app = typer.Typer(
     name="medimg3d",
     no_args_is_help=True,
@@ -73,16 +75,18 @@ def run(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == EXIT_STOPPED:  # typer's answer to Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except Medimg3dError as err:
         if "--debug" in arguments:
             raise
         errors_console().print(f"[bold red]Error:[/] {_escape(str(err))}", soft_wrap=True)
         sys.exit(err.exit_code)
-    except (typer.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
+    except (typer.Abort, KeyboardInterrupt):
         hint = " Go on with --resume." if arguments[:1] == ["train"] else ""
         errors_console().print(f"Stopped. What was finished is kept.{hint}")
-        sys.exit(130)
+        sys.exit(EXIT_STOPPED)
     except Exception as err:
         usage_exit = getattr(err, "exit_code", None)  # click's own usage errors
         if usage_exit is not None and hasattr(err, "show"):

@@ -29,6 +29,14 @@ def test_what_goes_wrong_is_one_line_with_an_exit_code(monkeypatch, capsys, erro
     assert words in " ".join(capsys.readouterr().err.split())
 
 
+def test_ctrl_c_is_told_however_typer_passes_it_on(monkeypatch, capsys):
+    monkeypatch.setattr(main, "app", lambda **_: 130)
+    with pytest.raises(SystemExit) as stopped:
+        main.run(["predict", "bundle"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "Stopped. What was finished is kept.\n"
+
+
 def test_debug_shows_the_traceback(monkeypatch):
     def failing(**_):
         raise OSError(errno.ENOSPC, "No space left on device")
