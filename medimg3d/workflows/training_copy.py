@@ -24,7 +24,7 @@ from medimg3d.data.folds import case_name, select_fold, split_unit
 from medimg3d.errors import BundleError, DataError, UsageError
 
 CHECKPOINT = Path("training") / "checkpoint.pt"
-_SHARED = ("class_key", "image_size")
+_SHARED = ("class_key", "image_size", "architecture")
 
 
 @dataclass(frozen=True)

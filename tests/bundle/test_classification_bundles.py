@@ -43,12 +43,13 @@ def test_carried_code_equals_its_source(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_preprocessing_is_the_same_in_every_config(name):
-    blocks = [
-        json.loads((BUNDLES / name / "configs" / f"{config}.json").read_text())["preprocessing"]
+def test_preprocessing_and_architecture_are_the_same_in_every_config(name):
+    configs = [
+        json.loads((BUNDLES / name / "configs" / f"{config}.json").read_text())
         for config in ("train", "evaluate", "inference")
     ]
-    assert blocks[0] == blocks[1] == blocks[2]
+    for block in ("preprocessing", "architecture", "class_names", "image_size"):
+        assert configs[0][block] == configs[1][block] == configs[2][block]
 
 
 def test_the_overlay_leaves_the_recipe_alone():
@@ -99,6 +100,24 @@ def test_stock_monai_trains_and_evaluates(trained, films, tmp_path):
     assert {"val_auc", "val_accuracy"} <= set(names)
     # Four films of one patient group are held out, whatever their number.
     assert len((tmp_path / "scores" / "predictions.csv").read_text().splitlines()) > 1
+
+
+def test_another_architecture_reaches_the_copys_inference(films, tmp_path):
+    network = {
+        "_target_": "DenseNet",
+        "spatial_dims": 2,
+        "in_channels": 1,
+        "out_channels": "@num_classes",
+        "init_features": 8,
+        "growth_rate": 4,
+        "block_config": [1, 1],
+    }
+    train(
+        BUNDLES / NAMES[0], out=tmp_path / "small", dataset_dir=films, epochs=1, precision="float32",
+        num_workers=0, overrides=SMALL | {"architecture": network}, progress=False,
+    )  # fmt: skip
+    assert (tmp_path / "small" / "models" / "model.pt").stat().st_size < 200_000
+    assert len(predict_classification(tmp_path / "small", [films], tmp_path / "out").images) == 12
 
 
 def test_the_variant_of_three_classes_trains_from_the_subtype(films, tmp_path):
