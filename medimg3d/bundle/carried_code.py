@@ -19,6 +19,7 @@ from medimg3d.errors import BundleError
 SOURCES = {
     "class_index.py": ("data", "class_index.py"),
     "classification_metrics.py": ("engines", "classification_metrics.py"),
+    "contrastive.py": ("networks", "contrastive.py"),
     "decision.py": ("inference", "decision.py"),
     "film_reader.py": ("data", "film_reader.py"),
     "folds.py": ("data", "folds.py"),

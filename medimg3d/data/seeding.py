@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.transforms import Compose
 from torch.utils.data import Dataset, DistributedSampler
 
@@ -91,3 +92,19 @@ class SeededDataset(Dataset):
         state = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
         self.transform.set_random_state(seed=int(state))
         return self.transform(dict(self.dataset[index]))
+
+
+class SeededViews(SeededDataset):
+    """Two random views of each image, for contrastive pretraining; the label is left aside.
+
+    Each item is ``image``, shape (2, C, *spatial), and ``label``, 0.
+    """
+
+    def __getitem__(self, key: tuple[int, int] | int) -> Any:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        states = np.random.SeedSequence([self.seed, epoch, index]).generate_state(2)
+        views = []
+        for state in states:
+            self.transform.set_random_state(seed=int(state))
+            views.append(torch.as_tensor(self.transform(dict(self.dataset[index]))["image"]))
+        return {"image": torch.stack(views), "label": 0}

@@ -72,7 +72,8 @@ def load_matching(network: nn.Module, state: Mapping[str, torch.Tensor], *, head
 
     Args:
         network: Gets the weights.
-        state: Its source; a leading ``module.`` (distributed training) does not count.
+        state: Its source; a leading ``module.`` (distributed training) or ``backbone.`` (contrastive
+            pretraining) does not count.
         head: Name of the layer that is left.
 
     Returns:
@@ -82,7 +83,7 @@ def load_matching(network: nn.Module, state: Mapping[str, torch.Tensor], *, head
         ValueError: Less than half.
     """
     own = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{head}.")}
-    given = {name.removeprefix("module."): value for name, value in state.items()}
+    given = {name.removeprefix("module.").removeprefix("backbone."): value for name, value in state.items()}
     fitting = {name: _fitted(given[name], value) for name, value in own.items() if name in given}
     loaded = {name: value for name, value in fitting.items() if value is not None}
     share = sum(own[name].numel() for name in loaded) / max(1, sum(value.numel() for value in own.values()))

@@ -140,7 +140,8 @@ def train(
         options["num_workers"] = num_workers
     _run(copy, list_file, settings, options, tracking)
     result = _finish(copy, training_list.cases, settings)
-    if copy.is_classifier and settings.fold != ALL_CASES:
+    is_pretraining = bool(read_json(copy.config("train")).get("pretraining"))
+    if copy.is_classifier and settings.fold != ALL_CASES and not is_pretraining:
         from medimg3d.workflows.calibrate import calibrate
 
         calibrate(copy.root, list_file)

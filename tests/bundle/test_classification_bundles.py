@@ -9,6 +9,7 @@ from pathlib import Path
 import phantoms
 import pytest
 import stock_monai
+import torch
 
 from medimg3d.bundle.carried_code import check_carried_code
 from medimg3d.bundle.folder import BundleFolder, copy_bundle
@@ -118,6 +119,23 @@ def test_another_architecture_reaches_the_copys_inference(films, tmp_path):
     )  # fmt: skip
     assert (tmp_path / "small" / "models" / "model.pt").stat().st_size < 200_000
     assert len(predict_classification(tmp_path / "small", [films], tmp_path / "out").images) == 12
+
+
+def test_pretraining_without_labels_gives_weights_to_begin_from(films, tmp_path):
+    small = {"_target_": "DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": "@num_classes",
+             "init_features": 8, "growth_rate": 4, "block_config": [1, 1]}  # fmt: skip
+    options = {"dataset_dir": films, "epochs": 1, "precision": "float32", "num_workers": 0, "progress": False}
+    pretrained = train(
+        BUNDLES / NAMES[0], out=tmp_path / "pretrained", overlay="pretrain",
+        overrides=SMALL | {"architecture": small}, **options,
+    )  # fmt: skip
+    assert pretrained.history[0]["train_loss"] > 0
+    weights = str(pretrained.bundle / "models" / "model.pt")
+    start = {"transfer": "frozen", "pretrained": weights, "architecture": small}
+    tuned = train(BUNDLES / NAMES[0], out=tmp_path / "tuned", overrides=SMALL | start, **options)
+    before = torch.load(weights, weights_only=True)
+    after = torch.load(tuned.bundle / "models" / "model.pt", weights_only=True)
+    torch.testing.assert_close(after["features.conv0.weight"], before["backbone.features.conv0.weight"])
 
 
 def test_the_variant_of_three_classes_trains_from_the_subtype(films, tmp_path):

@@ -4,7 +4,7 @@ import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
 
-from medimg3d.data.seeding import EpochSampler, SeededDataset
+from medimg3d.data.seeding import EpochSampler, SeededDataset, SeededViews
 
 CASES = [{"image": torch.full((1, 4, 4, 4), float(n))} for n in range(6)]
 
@@ -75,3 +75,13 @@ def test_order_changes_between_passes():
 def test_fewer_samples_than_ranks_are_refused():
     with pytest.raises(ValueError, match=r"at least the number of ranks \(2\), got 1"):
         EpochSampler(CASES, num_replicas=2, num_samples_per_epoch=1)
+
+
+def test_two_views_of_an_image_differ_and_come_again_for_the_same_key():
+    data = [{"image": torch.zeros(1, 4, 4)}]
+    views = SeededViews(data, Compose([RandGaussianNoised("image", prob=1.0)]), seed=3)
+    first = views[(2, 0)]["image"]
+    assert first.shape == (2, 1, 4, 4)
+    assert not torch.equal(first[0], first[1])
+    assert torch.equal(first, views[(2, 0)]["image"])
+    assert not torch.equal(first, views[(3, 0)]["image"])

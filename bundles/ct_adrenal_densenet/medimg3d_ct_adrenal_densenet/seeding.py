@@ -1,5 +1,5 @@
 # Copied from medimg3d/data/seeding.py; do not edit here.
-# Source sha256: 5a66e2b56c3a01e4d6200af2c6bb88882adc8d9aacd43fa87cf69cd0b0fba3ba
+# Source sha256: 14dfe586011f016b218287dafe8231e9263b99f8694d25720eff9ac7e26310a1
 """Random numbers that depend on (seed, epoch, index) alone.
 
 MONAI's random transforms carry a generator whose state depends on everything drawn before, on the worker
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.transforms import Compose
 from torch.utils.data import Dataset, DistributedSampler
 
@@ -93,3 +94,19 @@ class SeededDataset(Dataset):
         state = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
         self.transform.set_random_state(seed=int(state))
         return self.transform(dict(self.dataset[index]))
+
+
+class SeededViews(SeededDataset):
+    """Two random views of each image, for contrastive pretraining; the label is left aside.
+
+    Each item is ``image``, shape (2, C, *spatial), and ``label``, 0.
+    """
+
+    def __getitem__(self, key: tuple[int, int] | int) -> Any:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        states = np.random.SeedSequence([self.seed, epoch, index]).generate_state(2)
+        views = []
+        for state in states:
+            self.transform.set_random_state(seed=int(state))
+            views.append(torch.as_tensor(self.transform(dict(self.dataset[index]))["image"]))
+        return {"image": torch.stack(views), "label": 0}

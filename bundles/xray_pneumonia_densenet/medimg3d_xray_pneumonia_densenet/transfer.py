@@ -1,5 +1,5 @@
 # Copied from medimg3d/networks/transfer.py; do not edit here.
-# Source sha256: 5a773ef13ddb856530c42e24e88318d1fb6109534aa71c30a8d8617c77c166d8
+# Source sha256: 5ccac3804a040efb014a7c117f5a108b02aa3af51c32b715f7bd687ffff9d830
 """One switch between training from scratch, a new head on frozen features, and full fine-tuning.
 
 Bundles carry a copy of this file: it imports nothing of medimg3d.
@@ -74,7 +74,8 @@ def load_matching(network: nn.Module, state: Mapping[str, torch.Tensor], *, head
 
     Args:
         network: Gets the weights.
-        state: Its source; a leading ``module.`` (distributed training) does not count.
+        state: Its source; a leading ``module.`` (distributed training) or ``backbone.`` (contrastive
+            pretraining) does not count.
         head: Name of the layer that is left.
 
     Returns:
@@ -84,7 +85,7 @@ def load_matching(network: nn.Module, state: Mapping[str, torch.Tensor], *, head
         ValueError: Less than half.
     """
     own = {name: value for name, value in network.state_dict().items() if not name.startswith(f"{head}.")}
-    given = {name.removeprefix("module."): value for name, value in state.items()}
+    given = {name.removeprefix("module.").removeprefix("backbone."): value for name, value in state.items()}
     fitting = {name: _fitted(given[name], value) for name, value in own.items() if name in given}
     loaded = {name: value for name, value in fitting.items() if value is not None}
     share = sum(own[name].numel() for name in loaded) / max(1, sum(value.numel() for value in own.values()))
