@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from medimg3d.atomic import write_text
-from medimg3d.bundle.folder import WEIGHTS, read_json
+from medimg3d.bundle.folder import read_json
 from medimg3d.data.folds import select_fold
 from medimg3d.errors import BundleError, UsageError
 from medimg3d.workflows.evaluate import evaluate
 from medimg3d.workflows.predict import predict
-from medimg3d.workflows.train import SETTINGS, train
+from medimg3d.workflows.train import train
 from medimg3d.workflows.training_copy import find_datalist
 
 Say = Callable[[str], None]
@@ -159,22 +159,3 @@ def _interval(figure: Mapping[str, Any]) -> str:
     if figure["low"] is None:
         return f"{figure['mean']:.4f}"
     return f"{figure['mean']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
-
-
-def install_weights(trained: Path, bundle: Path) -> None:
-    """Put a trained copy's weights, with the record of their cases, history and settings, into a bundle.
-
-    Args:
-        trained: Folder made by :func:`medimg3d.workflows.train.train`.
-        bundle: The bundle that is to carry the weights.
-
-    Raises:
-        BundleError: The copy has no weights.
-    """
-    if not (trained / WEIGHTS).is_file():
-        raise BundleError(f"{trained} has no {WEIGHTS}; expected a finished training.")
-    (bundle / "models").mkdir(exist_ok=True)
-    for name in (WEIGHTS, WEIGHTS.with_name("training_cases.json")):
-        shutil.copy2(trained / name, bundle / name)
-    for name in (SETTINGS, Path("training") / "history.csv", Path("training") / "history.png"):
-        shutil.copy2(trained / name, bundle / "docs" / name.name)
