@@ -232,7 +232,9 @@ def _run(
     tracking: str | None,
 ) -> None:
     from medimg3d.bundle.parser import run_training
+    from medimg3d.engines.heap import keep_freed_memory
 
+    keep_freed_memory()
     structures = [name for value, name in sorted(copy.class_names.items()) if value > 0]
     run_training(
         copy,

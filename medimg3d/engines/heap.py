@@ -1,0 +1,38 @@
+"""Lets the process keep the memory that a network frees, instead of giving it back after every layer.
+
+On Linux, glibc maps each large block anew and unmaps it when it is freed, so that every activation and gradient
+costs page faults again in each iteration.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+# malloc.h of glibc
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_MAX = -4
+
+TOP_PAD_BYTES = 256 * 2**20
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed memory for the next allocation, for the rest of the process.
+
+    Results do not change. The process does not shrink before it ends; its peak grows by up to 256 MiB.
+
+    Returns:
+        Whether it was taken up; False on systems without glibc.
+
+    Source: mallopt(3).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl
+        return False
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, TOP_PAD_BYTES))
+    taken = [mallopt(name, value) == 1 for name, value in settings]
+    return all(taken)
