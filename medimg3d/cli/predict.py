@@ -35,7 +35,7 @@ InputsArgument = Annotated[
     list[Path],
     typer.Argument(
         metavar="INPUT...",
-        help="Images (.nii, .nii.gz, .nrrd, .mha), or folders that are searched through.",
+        help="Images (volumes: .nii, .nii.gz, .nrrd, .mha; films: JPEG, PNG, TIFF, DICOM), or folders of them.",
         show_default=False,
     ),
 ]

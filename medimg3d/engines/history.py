@@ -19,7 +19,8 @@ from medimg3d.errors import BundleError
 class History:
     """Collects a row an epoch: mean training loss, learning rate, the trainer's and the validation's metrics.
 
-    It holds no times, so that a resumed run's history equals an uninterrupted one's. Attach it after the
+    A trainer's metric named ``train_loss`` (a classifier's log-likelihood, comparable with ``val_loss``)
+    takes the place of the mean loss. It holds no times, so that a resumed run's history equals an uninterrupted one's. Attach it after the
     validation handler and before the checkpoint, and save it with the checkpoint.
 
     Args:

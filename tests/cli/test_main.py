@@ -12,7 +12,11 @@ from medimg3d.cli import main
     ("error", "code", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/out"), 1, "no permission for /root/out"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "results/out"),
+            1,
+            "no permission for results/out",
+        ),
         (RuntimeError("something odd"), 1, "RuntimeError: something odd (unexpected; run again with --debug"),
         (typer.Abort(), 130, "What was finished is kept. Go on with --resume."),
         (KeyboardInterrupt(), 130, "What was finished is kept. Go on with --resume."),
