@@ -19,9 +19,9 @@ from medimg3d.errors import BundleError
 class History:
     """Collects a row an epoch: mean training loss, learning rate, the trainer's and the validation's metrics.
 
-    A trainer's metric named ``train_loss`` (a classifier's log-likelihood, comparable with ``val_loss``)
-    takes the place of the mean loss. It holds no times, so that a resumed run's history equals an uninterrupted one's. Attach it after the
-    validation handler and before the checkpoint, and save it with the checkpoint.
+    A trainer's metric named ``train_loss`` (a classifier's log-likelihood, comparable with ``val_loss``) takes
+    the place of the mean loss. It holds no times, so that a resumed run's history equals an uninterrupted one's.
+    Attach it after the validation handler and before the checkpoint, and save it with the checkpoint.
 
     Args:
         path: The CSV file, rewritten after each epoch; nothing is written on ranks above 0.
