@@ -25,10 +25,19 @@ DatalistOption = Annotated[
 ]
 SensitivityOption = Annotated[
     float | None,
-    typer.Option("--sensitivity", help="Least sensitivity, e.g. 0.95; by default Youden's threshold."),
+    typer.Option("--sensitivity", help="Least sensitivity, e.g. 0.95, instead of Youden's threshold."),
+]
+ViewsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--augmented",
+        min=0,
+        metavar="N",
+        help="Choose on N augmented versions of each image, as the training made.",
+    ),
 ]
 UnsureOption = Annotated[
-    float, typer.Option("--unsure", help="Share of the images that a human should see, e.g. 0.05.")
+    float | None, typer.Option("--unsure", help="Share of the images that a human should see, e.g. 0.05.")
 ]
 PositiveOption = Annotated[
     str | None, typer.Option("--positive", help="Class that the threshold is about; by default the last.")
@@ -49,7 +58,8 @@ def calibrate(
     bundle: BundleArgument,
     datalist: DatalistOption,
     sensitivity: SensitivityOption = None,
-    unsure: UnsureOption = 0.0,
+    augmented: ViewsOption = None,
+    unsure: UnsureOption = None,
     positive: PositiveOption = None,
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
@@ -60,12 +70,16 @@ def calibrate(
 
     The temperature makes the probabilities honest, the threshold turns them into a class, and a band around it
     can send the doubtful images to a human. All three are written to [bold]models/decision.json[/] and used by
-    [bold]predict[/] and by stock MONAI. The test images choose nothing.
+    [bold]predict[/] and by stock MONAI. The test images choose nothing. Without options, the rule in the bundle's
+    train.json is followed (calibration), or Youden's on the images as they are.
 
     [bold]Examples[/]
 
-      [dim]# Youden's threshold[/]
+      [dim]# the recipe's own rule[/]
       medimg3d calibrate runs/films --datalist films.json
+
+      [dim]# Youden's threshold on augmented images, which are harder than those that were held out[/]
+      medimg3d calibrate runs/films --datalist films.json --augmented 4
 
       [dim]# miss at most one pneumonia in fifty, and let a human see the most doubtful 5 %[/]
       medimg3d calibrate runs/films --datalist films.json --sensitivity 0.98 --unsure 0.05
@@ -73,7 +87,11 @@ def calibrate(
     from medimg3d.workflows.calibrate import Rule
     from medimg3d.workflows.calibrate import calibrate as run_calibration
 
-    rule = Rule(sensitivity=sensitivity, unsure_share=unsure, positive=positive)
+    rule = None
+    if any(given is not None for given in (sensitivity, augmented, unsure, positive)):
+        rule = Rule(
+            sensitivity=sensitivity, num_views=augmented or 0, unsure_share=unsure or 0.0, positive=positive
+        )
     with progress_bar("Scoring") as progress:
         result = run_calibration(
             bundle, datalist, rule=rule, checkpoint=checkpoint, device=device, progress=progress

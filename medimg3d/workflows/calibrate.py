@@ -6,28 +6,25 @@ training held out. What was chosen is written beside the weights and travels wit
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from medimg3d.atomic import write_text
-from medimg3d.bundle.classifier import Classifier, decision_file, load_classifier
-from medimg3d.bundle.folder import TRAINING_CASES, BundleFolder, read_json
-from medimg3d.data.class_index import with_class_index
-from medimg3d.data.folds import case_name, select_fold
+from medimg3d.bundle.classifier import decision_file, load_classifier
+from medimg3d.bundle.folder import BundleFolder, read_json
 from medimg3d.data.json_file import write_json
-from medimg3d.errors import DataError, UsageError
+from medimg3d.errors import BundleError, DataError, UsageError
 from medimg3d.inference.decision import Decision
-from medimg3d.workflows.training_copy import read_training_list
+from medimg3d.workflows.validation_scores import (
+    Progress,
+    augmentation,
+    held_out_cases,
+    score_cases,
+    write_scores,
+)
 
 SCORES = "validation_scores.csv"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -36,19 +33,40 @@ class Rule:
 
     Args:
         sensitivity: Least sensitivity on the validation images; None maximizes sensitivity + specificity (Youden).
+        num_views: Choose on this many augmented versions of each image, which are harder than the images as
+            they are; 0 for the images themselves.
         unsure_share: Share of the validation images that a human should see; 0 for none.
         positive: Class that the threshold is about; the last one if None.
     """
 
     sensitivity: float | None = None
+    num_views: int = 0
     unsure_share: float = 0.0
     positive: str | None = None
 
     def __post_init__(self) -> None:
         if self.sensitivity is not None and not 0 < self.sensitivity <= 1:
             raise UsageError(f"The sensitivity is {self.sensitivity}; expected a share above 0, up to 1.")
+        if self.num_views < 0:
+            raise UsageError(f"The number of views is {self.num_views}; expected 0 or more.")
         if not 0 <= self.unsure_share < 1:
             raise UsageError(f"The unsure share is {self.unsure_share}; expected a share from 0 to below 1.")
+
+    @classmethod
+    def of_recipe(cls, bundle: BundleFolder) -> Rule:
+        """The rule that stands in a bundle's ``train.json`` under ``calibration``; Youden's if none does.
+
+        Raises:
+            BundleError: It names something else than sensitivity, num_views, unsure_share and positive.
+        """
+        values = read_json(bundle.config("train")).get("calibration") or {}
+        try:
+            return cls(**values)
+        except (TypeError, UsageError) as err:
+            raise BundleError(
+                f"train.json of {bundle.name}: calibration is {values} ({err}); expected any of sensitivity, "
+                "num_views, unsure_share, positive."
+            ) from err
 
     @property
     def name(self) -> str:
@@ -87,7 +105,7 @@ def calibrate(
     Args:
         bundle: A trained classification bundle; its ``train.json`` says which fold was held out.
         datalist: The datalist that it was trained with.
-        rule: How to choose; Youden without a band if None.
+        rule: How to choose; the one in the bundle's ``train.json`` if None.
         checkpoint: Weights instead of the bundle's own; the decision is written beside them.
         device: ``"cpu"``, ``"cuda"``, …
         progress: Called before the first image and after each.
@@ -103,44 +121,28 @@ def calibrate(
     folder = BundleFolder(bundle)
     model = load_classifier(folder, checkpoint=checkpoint, device=device, calibrated=False)
     cases = held_out_cases(folder, datalist)
-    logits, labels = _scores(model, cases, datalist.parent, progress)
+    rule = rule or Rule.of_recipe(folder)
+    views = score_cases(
+        model,
+        cases,
+        datalist.parent,
+        augment=augmentation(folder) if rule.num_views else None,
+        num_views=rule.num_views,
+        progress=progress,
+    )
+    num_views = views.shape[1]
+    labels = np.repeat([case["label"] for case in cases], num_views)
     recipe = read_json(folder.config("train"))
     chosen_on = f"held-out fold {recipe['fold']} of {recipe['num_folds']}, {len(cases)} images"
-    decision, notes = choose_decision(
-        logits, labels, model.decision.classes, rule=rule or Rule(), chosen_on=chosen_on
-    )
+    if rule.num_views:
+        chosen_on += f", {num_views} augmented versions of each"
+    logits = views.reshape(-1, views.shape[2])
+    decision, notes = choose_decision(logits, labels, model.decision.classes, rule=rule, chosen_on=chosen_on)
     decision = replace(decision, weights_sha256=model.facts.weights_sha256)
     weights = model.facts.weights
-    _write_scores(cases, logits, labels, weights.with_name(SCORES))
+    write_scores(cases, views, weights.with_name(SCORES))
     file = write_json(decision.as_json(), decision_file(weights))
     return Calibration(decision, file, len(cases), notes)
-
-
-def held_out_cases(bundle: BundleFolder, datalist: Path) -> list[dict[str, Any]]:
-    """The labelled cases that the training of a bundle held out: ``image``, ``label`` (index), ``name``.
-
-    Raises:
-        UsageError: It was trained on all cases.
-    """
-    recipe = read_json(bundle.config("train"))
-    if recipe["fold"] < 0:
-        raise UsageError(
-            "The bundle was trained on all cases, so that nothing is left to choose a threshold on; train with "
-            "--fold 0, or take over the decision.json of such a training."
-        )
-    classes = [name for _, name in sorted(bundle.class_names.items())]
-    training_list = read_training_list(datalist, of_classes=True, class_names=classes)
-    held_out = select_fold(
-        training_list.cases,
-        fold=recipe["fold"],
-        part="validation",
-        num_folds=recipe["num_folds"],
-        seed=recipe["fold_seed"],
-    )
-    labelled = with_class_index(held_out, class_names=classes, class_key=recipe["class_key"])
-    named = [{**one, "name": case_name(case)} for case, one in zip(held_out, labelled, strict=True)]
-    _refuse_trained(bundle, named)
-    return named
 
 
 def choose_decision(
@@ -187,44 +189,3 @@ def choose_decision(
     at = min(1.0, max(0.0, threshold.value))  # midpoints beyond the lowest and highest score may lie outside
     decision = replace(plain, positive=positive, threshold=at, unsure=unsure, rule=rule.name)
     return decision, notes
-
-
-def _scores(
-    model: Classifier, cases: list[dict[str, Any]], folder: Path, progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray]:
-    rows = []
-    for done, case in enumerate(cases):
-        if progress is not None:
-            progress(done, len(cases))
-        try:
-            rows.append(model.logits(model.image(folder / case["image"])[None]).numpy()[0])
-        except (RuntimeError, OSError, ValueError) as err:
-            raise DataError(
-                f"{case['name']} cannot be read ({type(err).__name__}); mend the datalist."
-            ) from err
-    if progress is not None:
-        progress(len(cases), len(cases))
-    return np.asarray(rows, dtype=np.float64), np.asarray([case["label"] for case in cases])
-
-
-def _refuse_trained(bundle: BundleFolder, cases: list[dict[str, Any]]) -> None:
-    record = bundle.root / TRAINING_CASES
-    if not record.is_file():
-        return
-    trained = {case["name"] for case in read_json(record)["cases"]}
-    seen = [case["name"] for case in cases if case["name"] in trained]
-    if seen:
-        raise DataError(
-            f"{len(seen)} of {len(cases)} held-out images were trained on (first: {seen[0]}); expected the datalist "
-            "that the bundle was trained with."
-        )
-
-
-def _write_scores(cases: list[dict[str, Any]], logits: np.ndarray, labels: np.ndarray, path: Path) -> None:
-    """The scores that the choice rests on, so that it can be made anew without the images."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "label", *(f"score_{number}" for number in range(logits.shape[1]))])
-    for case, label, row in zip(cases, labels, logits, strict=True):
-        writer.writerow([case["name"], int(label), *(f"{value:.6f}" for value in row)])
-    write_text(path, text.getvalue())
