@@ -8,7 +8,7 @@ Prints one JSON line a run, and one a variant with the mean over series and seed
 
 Usage: python benchmarks/film_transforms.py --datalist films.json --out runs/film_transforms
        [--bundle bundles/xray_pneumonia_densenet] [--variants recipe,flip] [--series NORMAL2,IM] [--seeds 0]
-       [--epochs 2] [--iterations 100] [--size 64] [--workers 0]
+       [--epochs 2] [--iterations 80] [--size 64] [--workers 0]
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     arguments.add_argument("--series", default="NORMAL2,IM")
     arguments.add_argument("--seeds", default="0")
     arguments.add_argument("--epochs", type=int, default=2)
-    arguments.add_argument("--iterations", type=int, default=100, help="iterations per epoch")
+    arguments.add_argument("--iterations", type=int, default=80, help="iterations per epoch")
     arguments.add_argument("--size", type=int, default=64)
     arguments.add_argument("--workers", type=int, default=0)
     given = arguments.parse_args()
@@ -79,6 +79,7 @@ def run(variant: str, series: str, seed: int, given: argparse.Namespace) -> dict
             overrides={
                 "image_size": [given.size, given.size],
                 "iterations_per_epoch": given.iterations,
+                "val_interval": given.epochs,
                 **changes(variant, given.bundle),
             },
         )
