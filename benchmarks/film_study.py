@@ -3,11 +3,13 @@
 Each run is a folder of its own; a run that was stopped goes on, one that is whole is passed over. Thresholds and
 temperatures come from each run's held-out fold. The evaluations on the test list are logged like every other, in
 each run's docs/test_evaluations.jsonl, and copied to --log. Prints one JSON line a run, and one a start over its
-seeds: mean, smallest and largest.
+seeds: mean, smallest and largest. With --finish-size, each run goes on for --finish-epochs on larger pictures from
+its own weights, at a quarter of the learning rate: most epochs then cost a fraction.
 
 Usage: python benchmarks/film_study.py --datalist films.json --out runs/study
        [--bundle bundles/xray_pneumonia_densenet] [--starts scratch,pretrained] [--seeds 0,1,2] [--epochs 12]
-       [--set image_size=[224,224]] [--log bundles/xray_pneumonia_densenet/docs/test_evaluations.jsonl]
+       [--set image_size=[64,64]] [--finish-size 128 --finish-epochs 2] [--references chest_xray]
+       [--log bundles/xray_pneumonia_densenet/docs/test_evaluations.jsonl]
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from medimg3d.data.datalist_file import load_datalist
+from medimg3d.bundle.folder import read_json
+from medimg3d.data.class_references import find_class_references
 from medimg3d.workflows.evaluate_classification import evaluate_classification
 from medimg3d.workflows.predict_classification import predict_classification
 from medimg3d.workflows.train import train
@@ -51,6 +54,12 @@ def main() -> None:
     arguments.add_argument("--pretrain-epochs", type=int)
     arguments.add_argument("--no-compile", action="store_true")
     arguments.add_argument("--set", action="append", default=[], metavar="ID=VALUE")
+    arguments.add_argument("--finish-size", type=int)
+    arguments.add_argument("--finish-epochs", type=int, default=2)
+    arguments.add_argument("--workers", type=int, default=1)
+    arguments.add_argument(
+        "--references", type=Path, help="where the test films stand; the datalist if not given"
+    )
     arguments.add_argument("--log", type=Path)
     arguments.add_argument("--no-test", action="store_true", help="train only; leave the test list alone")
     given = arguments.parse_args()
@@ -66,6 +75,7 @@ def main() -> None:
 def run(start: str, seed: int, given: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """One training, its prediction of the test list, its figures."""
     folder = given.out / f"{start}_seed{seed}"
+    finished = folder.with_name(f"{folder.name}_{given.finish_size}px") if given.finish_size else folder
     recipe = STARTS[start]
     own = settings | recipe.get("settings", {})
     common = {
@@ -73,7 +83,7 @@ def run(start: str, seed: int, given: argparse.Namespace, settings: dict[str, An
         "seed": seed,
         "resume": True,
         "compiled": not given.no_compile,
-        "num_workers": 1,
+        "num_workers": given.workers,
     }
     if recipe.get("pretrain"):
         before = folder.with_name(f"pretraining_seed{seed}")
@@ -84,6 +94,16 @@ def run(start: str, seed: int, given: argparse.Namespace, settings: dict[str, An
     if not is_whole(folder):
         train(given.bundle, out=folder, overlay=recipe.get("overlay"), epochs=given.epochs,
               overrides=own, **common)  # fmt: skip
+    if not is_whole(finished):
+        finish = {
+            "image_size": [given.finish_size, given.finish_size],
+            "transfer": "finetune",
+            "pretrained": str((folder / "models" / "model.pt").resolve()),
+            "learning_rate": read_json(folder / "configs" / "train.json")["learning_rate"] / 4,
+        }
+        train(given.bundle, out=finished, overlay=recipe.get("overlay"), epochs=given.finish_epochs,
+              overrides=settings | finish, **common)  # fmt: skip
+    folder = finished
     with open(folder / "training" / "history.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]
     row: dict[str, Any] = {"start": start, "seed": seed, "val_auc": float(last["val_auc"])}
@@ -102,10 +122,10 @@ def test_figures(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Figures on the test list; computed once and kept."""
     summary_file = folder / "test" / "summary.json"
     if not summary_file.is_file():
-        test = load_datalist(given.datalist).test
-        films = [case.image for case in test if isinstance(case.image, Path)]
+        references = given.references or given.datalist
+        films = [film.path for film in find_class_references(references).in_section("test")]
         predict_classification(folder, films, folder / "test_predictions")
-        evaluate_classification(folder / "test_predictions", given.datalist, folder / "test", bundle=folder)
+        evaluate_classification(folder / "test_predictions", references, folder / "test", bundle=folder)
         if given.log:
             entry = (folder / "docs" / "test_evaluations.jsonl").read_text().splitlines()[-1]
             with open(given.log, "a", encoding="utf-8") as log:

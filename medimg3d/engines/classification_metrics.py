@@ -24,10 +24,14 @@ class ClassificationMetrics:
 
     Args:
         prefix: ``"train"`` or ``"val"``.
+
+    Attributes:
+        num_cases: Cases of the last epoch, over all processes.
     """
 
     def __init__(self, prefix: str = "val") -> None:
         self.prefix = prefix
+        self.num_cases = 0
         self._logits: list[torch.Tensor] = []
         self._labels: list[int] = []
 
@@ -53,6 +57,7 @@ class ClassificationMetrics:
             torch.distributed.all_gather_object(parts, (logits.tolist(), labels.tolist()))
             logits = torch.tensor([row for part, _ in parts for row in part])
             labels = torch.tensor([label for _, part in parts for label in part])
+        self.num_cases = len(labels)
         engine.state.metrics.update(
             {f"{self.prefix}_{name}": value for name, value in classification_metrics(logits, labels).items()}
         )

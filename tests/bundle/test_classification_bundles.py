@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import phantoms
@@ -147,3 +148,46 @@ def test_the_variant_of_three_classes_trains_from_the_subtype(films, tmp_path):
     assert list(bundle.class_names.values()) == ["normal", "bacteria", "virus"]
     rows = predict_classification(bundle.root, [films], tmp_path / "out").images
     assert {"probability_normal", "probability_bacteria", "probability_virus"} <= set(rows[0].row)
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_equal_weights_and_score_every_film(films, tmp_path):
+    """Gradients are averaged over both; the held-out films are dealt out to both and gathered."""
+    configs = BUNDLES / NAMES[0] / "configs"
+    save = (
+        "$torch.save(@network.module.state_dict(), os.path.join(@output_dir, 'rank_' + str(@rank) + '.pt'))"
+    )
+    scored = "os.path.join(@output_dir, 'scored_' + str(@rank) + '.txt')"
+    count = f"$open({scored}, 'w').write(str(@validate#metrics.num_cases))"
+    network = {"_target_": "DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": "@num_classes",
+               "init_features": 8, "growth_rate": 4, "block_config": [1, 1]}  # fmt: skip
+    values = {
+        "config_file": f"['{configs / 'train.json'}','{configs / 'multi_gpu_train.json'}']",
+        "bundle_root": BUNDLES / NAMES[0],
+        "dataset_dir": films,
+        "output_dir": tmp_path,
+        "image_size": "[32,32]",
+        "architecture": json.dumps(network),
+        "batch_size": 2,
+        "iterations_per_epoch": 2,
+        "num_folds": 3,
+        "num_workers": 0,
+        "train#trainer#max_epochs": 2,
+        "finalize": json.dumps([save, count, "$torch.distributed.destroy_process_group()"]),
+    }
+    options = [str(part) for name, value in values.items() for part in (f"--{name}", value)]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nnodes=1",
+        "--nproc_per_node=2",
+    ]
+    stock_monai.run([*launcher, "-m", "monai.bundle", "run", *options], cwd=tmp_path)
+    ranks = [torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name, value in ranks[0].items():
+        if "running" not in name:  # batch normalization's means are each rank's own until the next step
+            torch.testing.assert_close(value, ranks[1][name], atol=0, rtol=0)
+    assert (tmp_path / "models" / "model.pt").is_file()
+    assert (tmp_path / "scored_0.txt").read_text() == (tmp_path / "scored_1.txt").read_text() == "4"

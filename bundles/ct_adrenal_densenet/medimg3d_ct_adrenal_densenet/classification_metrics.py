@@ -1,5 +1,5 @@
 # Copied from medimg3d/engines/classification_metrics.py; do not edit here.
-# Source sha256: 9b490d22a67c7cc2d4bbd75fa4c7243c4a4708d7dec657a703478393b4944141
+# Source sha256: 79ea2409086e9ceab68ec1bd4acef559e796347291ff19bcbb3f263d02aa21fd
 """Loss, accuracy, F1, precision, recall and AUC of an epoch, computed with MONAI's functions.
 
 Bundles carry a copy of this file: it imports nothing of medimg3d.
@@ -26,10 +26,14 @@ class ClassificationMetrics:
 
     Args:
         prefix: ``"train"`` or ``"val"``.
+
+    Attributes:
+        num_cases: Cases of the last epoch, over all processes.
     """
 
     def __init__(self, prefix: str = "val") -> None:
         self.prefix = prefix
+        self.num_cases = 0
         self._logits: list[torch.Tensor] = []
         self._labels: list[int] = []
 
@@ -55,6 +59,7 @@ class ClassificationMetrics:
             torch.distributed.all_gather_object(parts, (logits.tolist(), labels.tolist()))
             logits = torch.tensor([row for part, _ in parts for row in part])
             labels = torch.tensor([label for _, part in parts for label in part])
+        self.num_cases = len(labels)
         engine.state.metrics.update(
             {f"{self.prefix}_{name}": value for name, value in classification_metrics(logits, labels).items()}
         )
