@@ -84,6 +84,7 @@ def run(start: str, seed: int, given: argparse.Namespace, settings: dict[str, An
         "resume": True,
         "compiled": not given.no_compile,
         "num_workers": given.workers,
+        "cache_dir": given.out / "cache",  # all starts and seeds see the same preprocessed films
     }
     if recipe.get("pretrain"):
         before = folder.with_name(f"pretraining_seed{seed}")

@@ -67,8 +67,17 @@ def judge(series: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     folder = given.out / f"without_{series}_seed{given.seed}"
     datalist, other = part_series(given.datalist, series, given.out)
     if not (folder / "training" / "history.png").is_file():
-        train(given.bundle, out=folder, datalist=datalist, epochs=given.epochs, seed=given.seed, resume=True,
-              num_workers=given.workers, overrides={"image_size": [given.size, given.size]})  # fmt: skip
+        train(
+            given.bundle,
+            out=folder,
+            datalist=datalist,
+            epochs=given.epochs,
+            seed=given.seed,
+            resume=True,
+            num_workers=given.workers,
+            cache_dir=given.out / "cache",
+            overrides={"image_size": [given.size, given.size]},
+        )
     bundle = BundleFolder(folder)
     model = load_classifier(bundle, calibrated=False)
     validation = held_out_cases(bundle, datalist)

@@ -76,6 +76,7 @@ def run(variant: str, series: str, seed: int, given: argparse.Namespace) -> dict
             seed=seed,
             resume=True,
             num_workers=given.workers,
+            cache_dir=given.out / "cache",
             overrides={
                 "image_size": [given.size, given.size],
                 "iterations_per_epoch": given.iterations,

@@ -71,6 +71,12 @@ def train_command(
     workers: Annotated[
         int | None, typer.Option("--workers", min=0, help="Processes that load and augment.")
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", metavar="DIR", help="Preprocessed images; seeds and folds can share one folder."
+        ),
+    ] = None,
     tracking: Annotated[
         str | None, typer.Option("--tracking", help="'mlflow' to track the run with MLflow.")
     ] = None,
@@ -110,6 +116,7 @@ def train_command(
             precision=precision,
             compiled=compiled,
             num_workers=workers,
+            cache_dir=cache,
             tracking=tracking,
             overrides=overrides,
             overlay=overlay,

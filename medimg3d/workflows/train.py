@@ -85,6 +85,7 @@ def train(
     precision: str = "auto",
     compiled: bool = False,
     num_workers: int | None = None,
+    cache_dir: Path | None = None,
     tracking: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     overlay: str | None = None,
@@ -105,6 +106,8 @@ def train(
         precision: ``"auto"`` (measured), ``"float32"`` or ``"bfloat16"``.
         compiled: Run the network through ``torch.compile``: faster after a minute of compiling.
         num_workers: Processes that load and augment; the recipe's if None.
+        cache_dir: Folder of the preprocessed images; runs with the same preprocessing (seeds, folds) can share
+            one. ``training/cache`` of the copy if None.
         tracking: ``"mlflow"`` to track with MLflow.
         overrides: Further config values by id; they are written into the copy's ``train.json``.
         overlay: A config of the bundle (``"three_classes"``) whose values are written into the copy's configs.
@@ -138,6 +141,8 @@ def train(
     options: dict[str, Any] = {"show_progress": progress, "resume": resume}
     if num_workers is not None:
         options["num_workers"] = num_workers
+    if cache_dir is not None:
+        options["cache_dir"] = str(cache_dir.resolve())
     _run(copy, list_file, settings, options, tracking)
     result = _finish(copy, training_list.cases, settings)
     is_pretraining = bool(read_json(copy.config("train")).get("pretraining"))

@@ -122,6 +122,22 @@ def test_another_architecture_reaches_the_copys_inference(films, tmp_path):
     assert len(predict_classification(tmp_path / "small", [films], tmp_path / "out").images) == 12
 
 
+def test_runs_share_what_was_preprocessed(films, tmp_path):
+    network = {"_target_": "DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": "@num_classes",
+               "init_features": 8, "growth_rate": 4, "block_config": [1, 1]}  # fmt: skip
+    cache = tmp_path / "cache"
+    entries = []
+    for seed in (0, 1):
+        train(
+            BUNDLES / NAMES[0], out=tmp_path / str(seed), dataset_dir=films, epochs=1, precision="float32", seed=seed,
+            num_workers=0, cache_dir=cache, overrides=SMALL | {"architecture": network}, progress=False,
+        )  # fmt: skip
+        entries.append({path: path.stat().st_mtime_ns for path in cache.iterdir()})
+        assert not (tmp_path / str(seed) / "training" / "cache").exists()
+    assert len(entries[0]) == 12
+    assert entries[0] == entries[1]
+
+
 def test_pretraining_without_labels_gives_weights_to_begin_from(films, tmp_path):
     small = {"_target_": "DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": "@num_classes",
              "init_features": 8, "growth_rate": 4, "block_config": [1, 1]}  # fmt: skip
