@@ -125,8 +125,9 @@ def set_config_values(path: Path, values: Mapping[str, Any]) -> None:
 
     Args:
         path: The config.
-        values: By id, for example ``{"train#trainer#max_epochs": 50}``; ids that the config lacks at their
-            first level are left out.
+        values: By id, for example ``{"train#trainer#max_epochs": 50}`` or, into a list,
+            ``{"preprocessing#transforms#2#mode": "bilinear"}``; ids that the config lacks at their first level
+            are left out.
 
     Raises:
         BundleError: An id leads nowhere below its first level.
@@ -136,13 +137,29 @@ def set_config_values(path: Path, values: Mapping[str, Any]) -> None:
         *parents, last = identity.split("#")
         if (parents or [last])[0] not in content:
             continue
-        place = content
-        for parent in parents:
-            if parent not in place:
-                raise BundleError(f"{path.name} has no {identity}; expected it in a training config.")
-            place = place[parent]
-        place[last] = value
+        try:
+            place = content
+            for parent in parents:
+                place = place[_step(place, parent)]
+            place[_step(place, last)] = value
+        except (KeyError, IndexError, TypeError, ValueError) as err:
+            raise BundleError(f"{path.name} has no {identity}; expected it in a training config.") from err
     write_text(path, format_json(content))
+
+
+def value_at(content: Mapping[str, Any], identity: str) -> Any:
+    """What stands in a parsed config under an id such as ``preprocessing#transforms#2#mode``; None if nothing does."""
+    place: Any = content
+    try:
+        for name in identity.split("#"):
+            place = place[_step(place, name)]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    return place
+
+
+def _step(place: Any, name: str) -> str | int:
+    return int(name) if isinstance(place, list) else name
 
 
 def rename_classes(bundle: BundleFolder, labels: Mapping[int, str]) -> BundleFolder:

@@ -18,13 +18,13 @@ from medimg3d.bundle.folder import (
     read_json,
     rename_classes,
     set_config_values,
+    value_at,
 )
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.folds import case_name, select_fold, split_unit
 from medimg3d.errors import BundleError, DataError, UsageError
 
 CHECKPOINT = Path("training") / "checkpoint.pt"
-_SHARED = ("class_key", "image_size", "architecture")
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,11 @@ def prepare_copy(
         folds["fold_seed"] = int(training_list.split["seed"])
     for name in ("train", "evaluate"):
         set_config_values(copy.config(name), folds)
-    for name in ("evaluate", "inference"):  # what training and inference share, such as image_size
-        shared = {key: overrides[key] for key in _SHARED if key in overrides}
+    recipe = read_json(source.config("train"))
+    for name in ("evaluate", "inference"):  # a block that they have in common stays in common
+        own = read_json(source.config(name))
+        blocks = {key for key in own if own[key] == recipe.get(key)}
+        shared = {key: value for key, value in overrides.items() if key.split("#")[0] in blocks}
         set_config_values(copy.config(name), shared)
     set_config_values(copy.config("train"), overrides)
     return copy
@@ -191,9 +194,7 @@ def _refuse_unknown(source: BundleFolder, overrides: Mapping[str, Any]) -> None:
 
 def _refuse_other_values(copy: BundleFolder, overrides: Mapping[str, Any]) -> None:
     for identity, value in overrides.items():
-        begun = read_json(copy.config("train"))
-        for part in identity.split("#"):
-            begun = begun[part] if isinstance(begun, Mapping) and part in begun else None
+        begun = value_at(read_json(copy.config("train")), identity)
         if begun != value:
             raise BundleError(
                 f"The run was begun with {identity} {begun} and is resumed with {value}; expected the same. "

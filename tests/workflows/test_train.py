@@ -259,6 +259,33 @@ def prepare(bundle_root, path, out, overrides=None, *, resume=False):
     )
 
 
+def test_a_setting_inside_a_shared_block_reaches_every_config(bundle_root, tmp_path):
+    path = datalist_of(tmp_path)
+    wanted = {"preprocessing#transforms#0#_target_": "Other", "learning_rate": 0.5}
+    copy = prepare(bundle_root, path, tmp_path / "run", wanted)
+    for name in ("train", "evaluate", "inference"):
+        config = json.loads(copy.config(name).read_text())
+        assert config["preprocessing"]["transforms"][0]["_target_"] == "Other"
+        assert config.get("learning_rate") == (0.5 if name == "train" else None)
+    with pytest.raises(BundleError, match=r"has no preprocessing#transforms#99#mode"):
+        prepare(bundle_root, path, tmp_path / "other", {"preprocessing#transforms#99#mode": "x"})
+
+
+def test_a_block_that_training_has_for_itself_stays_there(bundle_root, tmp_path):
+    from medimg3d.bundle.folder import BundleFolder
+    from medimg3d.workflows.training_copy import prepare_copy, read_training_list
+
+    films = BundleFolder(bundle_root.parent / "xray_pneumonia_densenet")
+    root = phantoms.write_films(tmp_path / "films", num_films=4, size=16)
+    training_list = read_training_list(root / "dataset.json", of_classes=True)
+    inference = json.loads(films.config("inference").read_text())["network_def"]
+    copy = prepare_copy(
+        films, tmp_path / "run", training_list, {"network_def": {"_target_": "Other"}}, resume=False
+    )
+    assert json.loads(copy.config("train").read_text())["network_def"] == {"_target_": "Other"}
+    assert json.loads(copy.config("inference").read_text())["network_def"] == inference
+
+
 def test_the_copy_names_the_classes_of_its_own_data(bundle_root, tmp_path):
     copy = prepare(bundle_root, datalist_of(tmp_path), tmp_path / "copy")
     assert copy.class_names == {0: "background", 1: "front", 2: "rear"}
