@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from medimg3d.data.volume_file import Volume, geometry_header
+from medimg3d.data.nifti_header import geometry_header
+from medimg3d.data.volume_file import Volume
 from medimg3d.errors import MissingExtraError
 
 

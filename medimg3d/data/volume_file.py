@@ -1,8 +1,7 @@
-"""Reads a volume with its grid, and writes label maps on it: the header's geometry stays to the bit."""
+"""Reads a volume with its grid from any format, for what MONAI's readers do not tell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg3d.atomic import atomic_file
+from medimg3d.data.fast_nifti import read_nifti
 from medimg3d.data.image_facts import NIFTI_ENDINGS
+from medimg3d.data.nifti_header import geometry_header, geometry_of
 from medimg3d.errors import DataError, GeometryError
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_GEOMETRY_FIELDS = (
-    *("qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
-    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +47,7 @@ class Volume:
 
 
 def read_volume(path: Path) -> Volume:
-    """Read NIfTI with nibabel, NRRD and MetaImage with SimpleITK.
+    """Read NIfTI with nibabel's headers, NRRD and MetaImage with SimpleITK.
 
     Raises:
         DataError: Unreadable, truncated, not what the ending says, colour or complex voxels, or no voxel.
@@ -72,30 +68,6 @@ def read_volume(path: Path) -> Volume:
     return volume
 
 
-def write_label_map(labels: NDArray[np.uint8], header: Any, path: Path) -> Path:
-    """Write a label map as NIfTI with the geometry of :attr:`Volume.header`; whole or not at all.
-
-    Args:
-        labels: Label map, shape (I, J, K), uint8.
-        header: Header of the volume that the labels lie on.
-        path: ``.nii.gz`` file to write.
-
-    Raises:
-        GeometryError: The label map has another shape than the volume.
-    """
-    import nibabel
-
-    if tuple(labels.shape) != tuple(header.get_data_shape()):
-        raise GeometryError(
-            f"Label map has shape {labels.shape}, its image {header.get_data_shape()}; expected one grid."
-        )
-    own = header.copy()
-    own.set_data_dtype(np.uint8)
-    with atomic_file(path) as temporary:
-        nibabel.save(nibabel.Nifti1Image(labels, None, own), temporary)
-    return path
-
-
 def write_volume(volume: Volume, path: Path) -> Path:
     """Write a volume as NIfTI in its own data type, for readers that know no other format."""
     import nibabel
@@ -106,51 +78,19 @@ def write_volume(volume: Volume, path: Path) -> Path:
     return path
 
 
-def geometry_header(
-    shape: Sequence[int], affine: NDArray[np.float64], *, code: str = "scanner", unit: str = "mm"
-) -> Any:
-    """A NIfTI header with an affine as sform and qform, in mm, and nothing else."""
-    import nibabel
-
-    header = nibabel.Nifti1Header()
-    header.set_data_shape(tuple(shape))
-    header.set_qform(affine, code, strip_shears=True)
-    header.set_sform(affine, code)
-    header.set_xyzt_units(unit)
-    return header
-
-
 def _read_nifti(path: Path) -> Volume:
-    import nibabel
-
-    image: Any = nibabel.load(path)
-    kind = image.get_data_dtype()
-    if kind.fields:
-        raise DataError("is a colour image (RGB voxels); expected one number a voxel")
-    if kind.kind == "c":
+    stored = read_nifti(path, dtype=None)
+    if stored.array.dtype.kind == "c":
         raise DataError("has complex voxels; expected one real number a voxel. Take the magnitude")
-    unit = image.header.get_xyzt_units()[0]
+    unit = stored.header.get_xyzt_units()[0]
     if unit in ("meter", "micron"):
         raise GeometryError(f"gives its lengths in {unit}; expected mm. Mend the units of the header")
-    affine = np.asarray(image.affine, dtype=np.float64)
-    _check_affine(affine)
-    array = _without_last_ones(np.asanyarray(image.dataobj))
-    has_codes = bool(int(image.header["sform_code"]) or int(image.header["qform_code"]))
-    header = _geometry_of(image.header, array.shape[:3], "mm" if has_codes or unit == "mm" else "unknown")
-    return Volume(array, affine, header, has_known_size=has_codes or unit == "mm")
-
-
-def _geometry_of(source: Any, shape: tuple[int, ...], unit: str) -> Any:
-    """The geometry alone: descriptions and extensions of a header can name a patient."""
-    import nibabel
-
-    header = nibabel.Nifti1Header()
-    header.set_data_shape(shape)
-    for name in _GEOMETRY_FIELDS:
-        header[name] = source[name]
-    header["pixdim"][:4] = source["pixdim"][:4]
-    header.set_xyzt_units(unit)
-    return header
+    _check_affine(stored.affine)
+    array = _without_last_ones(stored.array)
+    has_codes = bool(int(stored.header["sform_code"]) or int(stored.header["qform_code"]))
+    is_known = has_codes or unit == "mm"
+    header = geometry_of(stored.header, array.shape[:3], unit="mm" if is_known else "unknown")
+    return Volume(array, stored.affine, header, has_known_size=is_known)
 
 
 def _read_itk(path: Path) -> Volume:

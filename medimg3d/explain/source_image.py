@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from medimg3d.atomic import atomic_file
 from medimg3d.data.image_facts import NIFTI_ENDINGS
 from medimg3d.data.input_checks import check_volume
-from medimg3d.data.volume_file import Volume, geometry_header, read_volume, write_volume
+from medimg3d.data.nifti_header import geometry_header
+from medimg3d.data.volume_file import Volume, read_volume, write_volume
 from medimg3d.errors import DataError, GeometryError
 
 

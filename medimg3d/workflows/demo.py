@@ -16,9 +16,11 @@ import numpy as np
 
 from medimg3d.atomic import write_text
 from medimg3d.data.box import Box, box_around, paste
+from medimg3d.data.fast_nifti_writer import write_label_nifti
 from medimg3d.data.folds import select_fold
+from medimg3d.data.nifti_header import geometry_header
 from medimg3d.data.template import mni152_t1
-from medimg3d.data.volume_file import Volume, geometry_header, read_volume, write_label_map, write_volume
+from medimg3d.data.volume_file import Volume, read_volume, write_volume
 from medimg3d.workflows.predict import PredictResult, predict
 
 CENTERS_RAS = {"left": (-28.0, -22.0, -14.0), "right": (28.0, -22.0, -14.0)}
@@ -177,7 +179,7 @@ def _paste_back(template: Volume, boxes: dict[str, Box], prediction: PredictResu
     labels = np.zeros(template.array.shape, np.uint8)
     for case in prediction.cases:
         paste(read_volume(case.label_map).array, boxes[case.case], labels)
-    return write_label_map(labels, template.header, path)
+    return write_label_nifti(labels, template.header, path)
 
 
 def _find_dataset(data_root: Path | None, train_minutes: float) -> tuple[Path | None, str]:

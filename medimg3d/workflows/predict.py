@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from medimg3d.bundle.folder import BundleFolder
 from medimg3d.bundle.inference import BundleFacts, Inference, load_inference, read_facts
 from medimg3d.data.content_hash import content_sha256
+from medimg3d.data.fast_nifti_writer import write_label_nifti
 from medimg3d.data.image_facts import NIFTI_ENDINGS
 from medimg3d.data.input_checks import check_volume
 from medimg3d.data.inputs import FoundInputs, InputFile, find_inputs
-from medimg3d.data.volume_file import Volume, read_volume, write_label_map, write_volume
+from medimg3d.data.volume_file import Volume, read_volume, write_volume
 from medimg3d.errors import BundleError, GeometryError, Medimg3dError, UsageError
 from medimg3d.workflows.prediction_record import CaseVolumes, write_measurements, write_run_record
 
@@ -259,7 +260,7 @@ def _write_case(
         image=image.path,
         image_sha256=content_sha256(image.path),
         # Last: where the label map is, everything of the case is.
-        label_map=write_label_map(labels, volume.header, label_map_path(result.out, image.case)),
+        label_map=write_label_nifti(labels, volume.header, label_map_path(result.out, image.case)),
         volumes=volumes,
         overlay=overlay,
         report=report,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from phantoms import affine, write_threshold_bundle
 
-from medimg3d.data.volume_file import Volume, geometry_header, read_volume
+from medimg3d.data.nifti_header import geometry_header
+from medimg3d.data.volume_file import Volume, read_volume
 from medimg3d.errors import MissingExtraError
 from medimg3d.workflows import demo as demo_module
 from medimg3d.workflows.demo import cut_regions, demo, hippocampal_boxes
