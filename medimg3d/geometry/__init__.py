@@ -1,0 +1,1 @@
+"""Where voxels lie, and how one grid is sampled on another."""
