@@ -68,7 +68,7 @@ def calibrate(
 ) -> None:
     r"""Choose how a classifier's scores become a decision, on the images that its training held out.
 
-    The temperature makes the probabilities honest, the threshold turns them into a class, and a band around it
+    Temperature and bias make the probabilities honest, the threshold turns them into a class, and a band around it
     can send the doubtful images to a human. All three are written to [bold]models/decision.json[/] and used by
     [bold]predict[/] and by stock MONAI. The test images choose nothing. Without options, the rule in the bundle's
     train.json is followed (calibration), or Youden's on the images as they are.
@@ -102,6 +102,7 @@ def calibrate(
     decision = result.decision
     rows = [
         ["temperature", f"{decision.temperature:.3f}"],
+        ["bias", ", ".join(f"{n} {b:+.2f}" for n, b in zip(decision.classes, decision.bias, strict=False))],
         ["positive class", decision.positive or "none: the likeliest class decides"],
         ["threshold", "" if decision.threshold is None else f"{decision.threshold:.4f} ({decision.rule})"],
         [

@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 Binning = Literal["width", "mass"]
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+_LARGEST_BIAS = 10.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,25 @@ class Temperature:
 
     def __float__(self) -> float:
         return self.value
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What logits are divided by, and what is then added to them, before the softmax.
+
+    Attributes:
+        temperature: As :class:`Temperature`; 1 where none could be fitted.
+        bias: One number a class, of mean 0, shape (classes,): above 0 makes the class likelier.
+        reason: Why temperature or bias could not be fitted; empty if both were.
+        nll_before: Mean negative log likelihood of the logits as they are; NaN if it could not be computed.
+        nll_after: The same of the scaled ones.
+    """
+
+    temperature: float
+    bias: tuple[float, ...]
+    reason: str = ""
+    nll_before: float = float("nan")
+    nll_after: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -105,6 +125,50 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
         reason = f"no temperature {between} fits best: ever {end} probabilities fit better"
         return Temperature(1.0, reason, before, before)
     return Temperature(float(np.exp(found.x)), "", before, float(found.fun))
+
+
+def fit_scaling(logits: ArrayLike, labels: ArrayLike) -> Scaling:
+    """Temperature and one bias a class with the least negative log likelihood.
+
+    A network trained with class weights answers as if every class were as common as the next; no temperature
+    mends that, a bias does. With two classes the order of the cases stays the same.
+
+    Args:
+        logits: As for :func:`fit_temperature`.
+        labels: As for :func:`fit_temperature`.
+
+    Returns:
+        The scaling; without bias where the likelihood has no optimum in it (a class that the others never
+        resemble), and as it is where no temperature can be fitted either.
+
+    Raises:
+        ValueError: As for :func:`fit_temperature`.
+
+    Source: Alexandari, Kundaje, Shrikumar 2020, bias-corrected temperature scaling, arXiv 1901.06852.
+    """
+    values, classes = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.intp)
+    alone = fit_temperature(values, classes)
+    none = (0.0,) * values.shape[1]
+    if alone.reason:
+        return Scaling(1.0, none, f"temperature {alone.reason}", alone.nll_before, alone.nll_after)
+    from scipy.optimize import minimize
+
+    def mean_nll(numbers: Floats) -> float:
+        bias = np.append(numbers[1:], 0.0)
+        return -float(_log_softmax(values / np.exp(numbers[0]) + bias)[range(len(classes)), classes].mean())
+
+    temperatures = np.log((LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE))
+    bounds = [tuple(temperatures), *[(-_LARGEST_BIAS, _LARGEST_BIAS)] * (values.shape[1] - 1)]
+    begin = np.append(np.log(alone.value), np.zeros(values.shape[1] - 1))
+    found = minimize(mean_nll, begin, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-9})
+    at_an_end = any(min(x - low, high - x) < 1e-3 for x, (low, high) in zip(found.x, bounds, strict=True))
+    if at_an_end or not np.isfinite(found.fun) or len(np.unique(classes)) < values.shape[1]:
+        reason = "bias has no optimum on these cases"
+        return Scaling(alone.value, none, reason, alone.nll_before, alone.nll_after)
+    bias = np.append(found.x[1:], 0.0)
+    bias -= bias.mean()
+    shifts = tuple(float(b) for b in bias)
+    return Scaling(float(np.exp(found.x[0])), shifts, "", alone.nll_before, float(found.fun))
 
 
 def reliability_bins(

@@ -148,7 +148,7 @@ def calibrate(
 def choose_decision(
     logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], *, rule: Rule, chosen_on: str
 ) -> tuple[Decision, list[str]]:
-    """Temperature by likelihood, then the threshold and the band on the calibrated probabilities.
+    """Temperature and bias by likelihood, then the threshold and the band on the calibrated probabilities.
 
     Args:
         logits: Scores of the validation images, shape (n, classes).
@@ -160,16 +160,17 @@ def choose_decision(
     Returns:
         The decision, and notes for the reader.
     """
-    from medimg3d.metrics.calibration import fit_temperature
+    from medimg3d.metrics.calibration import fit_scaling
     from medimg3d.metrics.threshold import threshold_at_sensitivity, youden_threshold
     from medimg3d.metrics.unsure_band import unsure_band
 
     lacking = [name for index, name in enumerate(classes) if not (labels == index).any()]
     if lacking:
         raise DataError(f"No held-out image is of the class {lacking[0]}; expected some of each.")
-    temperature = fit_temperature(logits, labels)
-    notes = [f"temperature left at 1: {temperature.reason}"] if temperature.reason else []
-    plain = Decision(classes, temperature=temperature.value, chosen_on=chosen_on)
+    scaling = fit_scaling(logits, labels)
+    notes = [f"not calibrated in full: {scaling.reason}"] if scaling.reason else []
+    bias = scaling.bias if any(scaling.bias) else ()
+    plain = Decision(classes, temperature=scaling.temperature, bias=bias, chosen_on=chosen_on)
     if len(classes) > 2:
         return plain, notes
     positive = rule.positive or classes[-1]

@@ -5,6 +5,7 @@ from sklearn import metrics
 from medimg3d.metrics.calibration import (
     brier_score,
     expected_calibration_error,
+    fit_scaling,
     fit_temperature,
     reliability_bins,
     softmax,
@@ -46,6 +47,29 @@ def test_temperature_stays_1_with_a_reason_where_none_can_be_fitted():
     assert "fewer than two classes" in fit_temperature(separable, [0, 0, 0, 0]).reason
     broken = fit_temperature(np.array([[np.nan, 0], [0, 1]]), [0, 1])
     assert (broken.value, broken.reason) == (1.0, "a logit is NaN or infinite")
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_logits_of_balanced_classes_get_the_bias_of_the_rare_class_back(num_classes):
+    logits, labels = calibrated_logits(20000, num_classes)
+    shift = np.array([1.2, -0.4, -0.8])[:num_classes]
+    found = fit_scaling(2 * (logits - shift), labels)
+    assert found.temperature == pytest.approx(2, rel=0.05)
+    assert found.bias == pytest.approx(shift - shift.mean(), abs=0.06)
+    assert found.nll_after < fit_temperature(2 * (logits - shift), labels).nll_after
+    scaled = 2 * (logits - shift) / found.temperature + np.array(found.bias)
+    assert found.nll_after == pytest.approx(metrics.log_loss(labels, softmax(scaled)))
+
+
+def test_a_bias_without_an_optimum_is_left_away_with_a_reason():
+    separable = np.array([[4.0, 0], [3, 0], [0, 2], [0, 5]])
+    assert fit_scaling(separable, [0, 0, 1, 1]).bias == (0.0, 0.0)
+    assert "ever sharper" in fit_scaling(separable, [0, 0, 1, 1]).reason
+    logits, labels = calibrated_logits(300, 2)
+    absent = np.column_stack([logits, np.full(300, -3.0)])
+    found = fit_scaling(absent, labels)
+    assert (found.bias, found.reason) == ((0.0, 0.0, 0.0), "bias has no optimum on these cases")
+    assert found.temperature == fit_temperature(absent, labels).value
 
 
 def test_bins_of_even_width_worked_out_by_hand():

@@ -1,5 +1,5 @@
 # Copied from medimg3d/inference/decision.py; do not edit here.
-# Source sha256: a40a6d5a2a49303919c2d55a10560c96a784db8170939c2de9f6abb8c580744f
+# Source sha256: a69c0f8321eaab2f46245e81474a1d63c29b76939c87b491a0d8b1f7a74b7ac6
 """From a network's scores to a decision: calibrated probability, threshold, a band that a human should see.
 
 Bundles carry a copy of this file: it imports nothing of medimg3d.
@@ -25,6 +25,8 @@ class Decision:
     Args:
         classes: Class names, in the order of the network's outputs.
         temperature: Scores are divided by it before the softmax (Guo et al. 2017, arXiv:1706.04599).
+        bias: Added to the scores after that, one number a class, for classes that are not as common as the
+            training made them (Alexandari et al. 2020, arXiv:1901.06852); empty for none.
         positive: With two classes, the one that the threshold is about.
         threshold: Probability of ``positive`` from which on it is decided; None: the likeliest class.
         unsure: With a threshold: a band (low, high) of that probability. Without: (0, high) of the top
@@ -45,12 +47,15 @@ class Decision:
     rule: str = "likeliest class"
     chosen_on: str = "not chosen on data"
     weights_sha256: str = ""
+    bias: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes must be at least two distinct names, got {list(self.classes)}.")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature must be above 0, got {self.temperature}.")
+        if self.bias and len(self.bias) != len(self.classes):
+            raise ValueError(f"bias must have one number a class, got {len(self.bias)} for {self.classes}.")
         if (self.threshold is None) != (self.positive is None):
             raise ValueError("positive and threshold belong together; give both or neither.")
         if self.positive is not None and (self.positive not in self.classes or len(self.classes) != 2):
@@ -99,6 +104,7 @@ class Decision:
             rule=str(content.get("rule", "")),
             chosen_on=str(content.get("chosen_on", "")),
             weights_sha256=str(content.get("weights_sha256", "")),
+            bias=tuple(float(number) for number in content.get("bias") or ()),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -107,6 +113,7 @@ class Decision:
             "format": FORMAT,
             "classes": list(self.classes),
             "temperature": self.temperature,
+            "bias": list(self.bias),
             "positive": self.positive,
             "threshold": self.threshold,
             "unsure": None if self.unsure is None else list(self.unsure),
@@ -127,6 +134,8 @@ class Decision:
         scores = np.asarray(logits, dtype=np.float64) / self.temperature
         if scores.ndim != 2 or scores.shape[1] != len(self.classes):
             raise ValueError(f"logits have the shape {scores.shape}; expected (n, {len(self.classes)}).")
+        if self.bias:
+            scores = scores + np.asarray(self.bias)
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
