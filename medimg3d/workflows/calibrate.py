@@ -25,6 +25,7 @@ from medimg3d.workflows.validation_scores import (
 )
 
 SCORES = "validation_scores.csv"
+CONFUSION = Path("docs") / "validation_confusion.png"
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def calibrate(
         progress: Called before the first image and after each.
 
     Returns:
-        What was chosen; ``decision.json`` and the scores are written beside the weights.
+        What was chosen; ``decision.json`` and the scores are written beside the weights, the confusion matrix of
+        these images at the chosen threshold to ``docs/``.
 
     Raises:
         UsageError: Nothing was held out (trained on all cases).
@@ -142,6 +144,8 @@ def calibrate(
     weights = model.facts.weights
     write_scores(cases, views, weights.with_name(SCORES))
     file = write_json(decision.as_json(), decision_file(weights))
+    title = f"Held out: {decision.chosen_on.removeprefix('held-out ')}"
+    _draw_confusion(decision, logits, labels, title, folder.root / CONFUSION)
     return Calibration(decision, file, len(cases), notes)
 
 
@@ -190,3 +194,15 @@ def choose_decision(
     at = min(1.0, max(0.0, threshold.value))  # midpoints beyond the lowest and highest score may lie outside
     decision = replace(plain, positive=positive, threshold=at, unsure=unsure, rule=rule.name)
     return decision, notes
+
+
+def _draw_confusion(
+    decision: Decision, logits: np.ndarray, labels: np.ndarray, title: str, path: Path
+) -> None:
+    from medimg3d.metrics.classification import confusion_matrix
+    from medimg3d.report.classification_figures import confusion_plot
+
+    index = {name: number for number, name in enumerate(decision.classes)}
+    decided = [index[decision.decide(row)] for row in decision.probabilities(logits)]
+    path.parent.mkdir(exist_ok=True)
+    confusion_plot({title: confusion_matrix(labels, decided, len(index))}, decision.classes, path)

@@ -13,7 +13,11 @@ from medimg3d.errors import BundleError
 from medimg3d.workflows.train import SETTINGS
 
 RECORDS = (SETTINGS, Path("training") / "history.csv", Path("training") / "history.png")
-DECISION_FILES = (Path("models") / "decision.json", Path("models") / "validation_scores.csv")
+DECISION_FILES = (
+    Path("models") / "decision.json",
+    Path("models") / "validation_scores.csv",
+    Path("docs") / "validation_confusion.png",
+)
 LARGEST_MB = 25.0
 
 

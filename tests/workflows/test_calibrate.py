@@ -45,7 +45,10 @@ def scores(bundle: Path) -> list[dict[str, str]]:
 
 
 def test_augmented_versions_are_scored_and_named(trained, films):
+    picture = trained / "docs" / "validation_confusion.png"
+    picture.unlink()  # the training drew it
     plain = calibrate(trained, films / "dataset.json", rule=Rule())
+    assert picture.stat().st_size > 10_000
     assert {row["view"] for row in scores(trained)} == {"0"}
     augmented = calibrate(trained, films / "dataset.json", rule=Rule(num_views=3))
     rows = scores(trained)
