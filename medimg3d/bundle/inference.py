@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser
 
 
+FAST = "inference_fast"
+
+
 @dataclass(frozen=True)
 class BundleFacts:
     """What a bundle says of itself.
@@ -51,21 +54,60 @@ class BundleFacts:
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """A bundle ready to predict, its parts as MONAI made them from ``inference.json``."""
+    """A bundle ready to predict, its parts as MONAI made them from ``inference.json``.
+
+    Attributes:
+        facts: What the bundle says of itself.
+        device: Where the network is.
+        preprocessing: ``{"image": path}`` → the same with a MetaTensor, shape (C, *spatial).
+        network: In evaluation mode; or what runs its windows (:mod:`medimg3d.inference.backends`).
+        inferer: Called with a batch and the network.
+        postprocessing: ``{"pred": ...}`` → the same as a label map on the image's grid.
+        amp: Whether CUDA autocast is on.
+        backend: Name of what runs the windows.
+        is_fast: Whether ``inference_fast.json`` is merged on top: ``inferer`` then gives the label map itself.
+    """
 
     facts: BundleFacts
     device: torch.device
     preprocessing: Callable[[dict[str, Any]], dict[str, Any]]
-    network: torch.nn.Module
+    network: Callable[..., Any]
     inferer: Callable[..., torch.Tensor]
     postprocessing: Callable[[dict[str, Any]], dict[str, Any]]
     amp: bool
+    is_fast: bool = False
+    backend: str = "torch"
+
+    def settings(self, bundle: BundleFolder) -> dict[str, Any]:
+        """What its label maps depend on besides the images."""
+        configs = ["inference", *([FAST] if self.is_fast else [])]
+        return {
+            "weights_sha256": self.facts.weights_sha256,
+            "configs_sha256": {name: content_sha256(bundle.config(name)) for name in configs},
+            "backend": self.backend,
+            "device": self.device.type,
+        }
 
     def label_map(self, image: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Predict one image.
 
         Args:
             image: NIfTI file.
+
+        Returns:
+            As :meth:`labels_of`.
+
+        Raises:
+            BundleError: The postprocessing gives no label map of one channel with labels 0 to 255.
+        """
+        return self.labels_of(self.prepare(image))
+
+    def prepare(self, image: Path) -> dict[str, Any]:
+        """Load and preprocess one image; safe in another thread than the prediction."""
+        return self.preprocessing({"image": str(image)})
+
+    def labels_of(self, item: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Predict what :meth:`prepare` gave.
 
         Returns:
             Label map, shape (I, J, K), uint8, and its RAS affine in mm, shape (4, 4).
@@ -76,9 +118,8 @@ class Inference:
         import torch
         from monai.data import decollate_batch, list_data_collate
 
-        batch = list_data_collate([self.preprocessing({"image": str(image)})])
+        batch = list_data_collate([item])
         pixels = batch["image"].to(self.device)
-        self.network.eval()
         with torch.no_grad(), torch.autocast("cuda") if self.amp else nullcontext():
             batch |= {"image": pixels, "pred": self.inferer(pixels, self.network)}
         pred = self.postprocessing(decollate_batch(batch)[0])["pred"]
@@ -114,27 +155,41 @@ def read_facts(bundle: BundleFolder, *, checkpoint: Path | None = None) -> Bundl
     )
 
 
-def load_inference(bundle: BundleFolder, facts: BundleFacts, *, device: str | None = None) -> Inference:
+def has_fast_inference(bundle: BundleFolder) -> bool:
+    """Whether the bundle has the overlay ``inference_fast.json``."""
+    return (bundle.root / "configs" / f"{FAST}.json").is_file()
+
+
+def load_inference(
+    bundle: BundleFolder, facts: BundleFacts, *, device: str | None = None, fast: bool = False
+) -> Inference:
     """Build the parts of ``inference.json`` and load the weights.
 
     Args:
         bundle: The bundle.
         facts: Of the same bundle.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; the bundle's own choice if None.
+        fast: Merge ``inference_fast.json`` on top.
 
     Raises:
         UsageError: There is no such device.
         BundleError: The configuration cannot be built, or the weights do not fit the network.
     """
-    with building(bundle, facts, device=device) as parser:
-        return _build(parser, facts)
+    with building(bundle, facts, device=device, fast=fast) as parser:
+        return _build(parser, facts, is_fast=fast)
 
 
 @contextmanager
 def building(
-    bundle: BundleFolder, facts: BundleFacts, *, device: str | None = None
+    bundle: BundleFolder, facts: BundleFacts, *, device: str | None = None, fast: bool = False
 ) -> Iterator[ConfigParser]:
     """A parser of ``inference.json`` whose parts can be built inside the block.
+
+    Args:
+        bundle: The bundle.
+        facts: Of the same bundle.
+        device: As for :func:`load_inference`.
+        fast: As for :func:`load_inference`.
 
     Raises:
         UsageError: There is no such device.
@@ -143,7 +198,7 @@ def building(
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
-    parser.read_config(str(bundle.config("inference")))
+    parser.read_config([str(bundle.config(name)) for name in ("inference", *([FAST] if fast else []))])
     parser.read_meta(str(bundle.root / "configs" / "metadata.json"))
     parser["bundle_root"] = str(bundle.root)
     parser["checkpoint"] = str(facts.weights.resolve())
@@ -164,7 +219,7 @@ def building(
             ) from err
 
 
-def _build(parser: ConfigParser, facts: BundleFacts) -> Inference:
+def _build(parser: ConfigParser, facts: BundleFacts, *, is_fast: bool) -> Inference:
     device = parser.get_parsed_content("device")
     network = parser.get_parsed_content("network" if "network" in parser else "network_def").to(device)
     load_weights(network, facts.weights, device)
@@ -173,10 +228,11 @@ def _build(parser: ConfigParser, facts: BundleFacts) -> Inference:
         facts=facts,
         device=device,
         preprocessing=parser.get_parsed_content("preprocessing"),
-        network=network,
+        network=network.eval(),
         inferer=parser.get_parsed_content("inferer"),
         postprocessing=_without_saving(parser.get_parsed_content("postprocessing")),
         amp=bool(amp) and device.type == "cuda",  # as the engine that the configuration would run
+        is_fast=is_fast,
     )
 
 

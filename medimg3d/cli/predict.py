@@ -60,6 +60,21 @@ DeviceOption = Annotated[
     typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1; by default a GPU where there is one."),
 ]
 
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="What runs the network: auto (a short trial, remembered), torch, compile, openvino-f32, onnxruntime, …",
+    ),
+]
+FastOption = Annotated[
+    bool, typer.Option("--fast/--plain", help="Use the bundle's inference_fast.json where it has one.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Keep the cases that an earlier run into --out finished.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -75,6 +90,9 @@ def predict(
     reports: ReportsOption = True,
     explain: ExplainOption = False,
     device: DeviceOption = None,
+    backend: BackendOption = None,
+    fast: FastOption = True,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -96,6 +114,9 @@ def predict(
       [dim]# a folder, without pictures, the table for a script[/]
       medimg3d predict bundles/mri_hippocampus_unet study/ --out result --no-overlays --no-reports --json
 
+      [dim]# the fastest way on this machine; stopped or killed, the same line goes on where it was[/]
+      medimg3d predict bundles/mri_hippocampus_unet study/ --out result --backend auto --resume
+
       [dim]# films (JPEG, PNG, DICOM) with a classifier, with heat maps[/]
       medimg3d predict bundles/xray_pneumonia_densenet films/ --out result --explain
 
@@ -109,6 +130,8 @@ def predict(
 
     _log_if(debug)
     if BundleFolder(bundle).is_classifier:
+        if backend is not None or resume:
+            raise UsageError(f"{bundle} classifies; --backend and --resume are for bundles that segment.")
         _classify(bundle, inputs, out, checkpoint, explain=explain, device=device, as_json=as_json)
         return
     if explain:
@@ -122,6 +145,9 @@ def predict(
             overlays=overlays,
             reports=reports,
             device=device,
+            backend=backend,
+            fast=fast,
+            resume=resume,
             progress=progress,
         )
     if as_json:

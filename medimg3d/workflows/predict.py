@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,48 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg3d.bundle.folder import BundleFolder
-from medimg3d.bundle.inference import BundleFacts, Inference, load_inference, read_facts
+from medimg3d.bundle.inference import BundleFacts, Inference, has_fast_inference, load_inference, read_facts
+from medimg3d.bundle.run_windows import with_backend
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.fast_nifti_writer import write_label_nifti
 from medimg3d.data.image_facts import NIFTI_ENDINGS
 from medimg3d.data.input_checks import check_volume
 from medimg3d.data.inputs import FoundInputs, InputFile, find_inputs
 from medimg3d.data.volume_file import Volume, read_volume, write_volume
 from medimg3d.errors import BundleError, GeometryError, Medimg3dError, UsageError
+from medimg3d.inference.overlapped import overlapped
+from medimg3d.workflows.finished_cases import FinishedCases, begun_settings
+from medimg3d.workflows.predicted_case import PredictedCase, label_map_path, write_case
 from medimg3d.workflows.prediction_record import CaseVolumes, write_measurements, write_run_record
 
 GRID_TOLERANCE_MM = 1e-3
-UNKNOWN_SIZE = "the file states no voxel size: predicted as if its numbers were mm, volumes left blank"
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and the number of all images."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PredictedCase:
-    """A case with its label map.
-
-    Attributes:
-        case: Name of the case.
-        image: The image.
-        image_sha256: Hash of its file.
-        label_map: ``<case>_seg.nii.gz``.
-        volumes: Volumes and voxel counts of its structures.
-        overlay: Picture, or None if none was asked for.
-        report: Page, or None if none was asked for.
-        note: What a reader should know.
-    """
-
-    case: str
-    image: Path
-    image_sha256: str
-    label_map: Path
-    volumes: CaseVolumes
-    overlay: Path | None = None
-    report: Path | None = None
-    note: str = ""
 
 
 @dataclass
@@ -70,6 +47,7 @@ class PredictResult:
     Attributes:
         out: Folder with everything.
         bundle: What made the predictions.
+        settings: What the predictions depend on besides the images.
         cases: Accepted cases, in order.
         rejected: File → reason.
         ignored: Hidden files and sidecars → reason.
@@ -79,6 +57,7 @@ class PredictResult:
 
     out: Path
     bundle: BundleFacts
+    settings: dict[str, Any] = field(default_factory=dict)
     cases: list[PredictedCase] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
@@ -122,13 +101,18 @@ def predict(
     overlays: bool = True,
     reports: bool = True,
     device: str | None = None,
+    fast: bool = True,
+    backend: str | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> PredictResult:
     """Segment images with a bundle.
 
     Writes to ``out``: ``<case>_seg.nii.gz`` (uint8, on the image's own grid), ``measurements.csv``,
     ``run.json``, and as asked ``overlays/<case>.png``, ``reports/<case>.html`` and ``index.html``. The label
-    map is the one that ``python -m monai.bundle run --config_file configs/inference.json`` gives.
+    map is the one that ``python -m monai.bundle run --config_file configs/inference.json`` gives, wherever the
+    two best classes differ by more than rounding. While a case is predicted, the next one is loaded and the
+    previous one saved.
 
     Args:
         bundle: Folder of a MONAI Bundle for segmentation.
@@ -138,38 +122,96 @@ def predict(
         overlays: Draw a picture a case.
         reports: Write a page a case, and one that lists them.
         device: ``"cpu"``, ``"cuda"``, …; the bundle's own choice if None.
+        fast: Merge the bundle's ``inference_fast.json``, if it has one: less memory and time.
+        backend: What runs the windows (:mod:`medimg3d.inference.backends`): a name, or ``"auto"`` for the fastest
+            of a short trial; plain torch if None. A resumed run keeps the one that it began with.
+        resume: Keep the cases that an earlier run into ``out`` finished.
         progress: Called before the first image and after each.
 
     Returns:
         Accepted and rejected files; all may be rejected.
 
     Raises:
-        UsageError: No bundle, no such input, a folder without images, or a prediction would replace an input.
+        UsageError: No bundle, no such input, a folder without images, a prediction would replace an input, a
+            resumed run was begun with other settings, or a backend for a bundle without ``inference_fast.json``.
         BundleError: The bundle cannot be built, or its weights do not fit.
+        MissingExtraError: The package of the backend is not installed.
     """
     started = time.monotonic()
     folder = BundleFolder(bundle)
     found = _find(inputs, out)
     facts = read_facts(folder, checkpoint=checkpoint)
-    model = load_inference(folder, facts, device=device)
-    result = PredictResult(out, facts, rejected=dict(found.rejected), ignored=dict(found.ignored))
+    model = load_inference(folder, facts, device=device, fast=fast and has_fast_inference(folder))
+    begun = begun_settings(out) if resume else None
+    if begun is not None and backend in (None, "auto"):
+        backend = begun.get("backend")
+    model = with_backend(model, backend)
+    result = PredictResult(
+        out, facts, model.settings(folder), rejected=dict(found.rejected), ignored=dict(found.ignored)
+    )
     out.mkdir(parents=True, exist_ok=True)
+    wanted = {"overlays": overlays, "reports": reports}
+    finished = FinishedCases(out, result.settings | wanted, resume=resume)
     try:
-        for done, image in enumerate(found.images):
-            if progress is not None:
-                progress(done, len(found.images))
-            _predict_or_reject(image, model, result, overlays=overlays, reports=reports)
-        if progress is not None:
-            progress(len(found.images), len(found.images))
+        _predict_all(found.images, model, finished, result, wanted, progress)
     finally:  # also when the user stops: what is finished is listed
         result.seconds = time.monotonic() - started
         _write_tables(result, reports=reports)
     return result
 
 
-def label_map_path(out: Path, case: str) -> Path:
-    """Where the label map of a case stands."""
-    return out / f"{case}_seg.nii.gz"
+def _predict_all(
+    images: Sequence[InputFile],
+    model: Inference,
+    finished: FinishedCases,
+    result: PredictResult,
+    wanted: Mapping[str, bool],
+    progress: Progress | None,
+) -> None:
+    """One case after the other; the finished ones are taken over, and listed in the order of the images."""
+    done = {image.key: case for image in images if (case := finished.find(image)) is not None}
+    ahead = [image for image in images if image.key not in done]
+    seconds: dict[str, dict[str, float]] = {}
+
+    def load(image: InputFile) -> tuple[Volume, dict[str, Any]]:
+        with _timed(seconds, image, "load"):
+            volume = read_volume(image.path)
+            check_volume(volume, num_channels=model.facts.num_channels)
+            with _as_nifti(image.path, volume) as nifti:
+                return volume, model.prepare(nifti)
+
+    def work(image: InputFile, loaded: tuple[Volume, dict[str, Any]]) -> tuple[Volume, NDArray[np.uint8]]:
+        volume, item = loaded
+        with _timed(seconds, image, "predict"):
+            return volume, _label_map(volume, item, model)
+
+    def save(image: InputFile, made: tuple[Volume, NDArray[np.uint8]]) -> None:
+        volume, labels = made
+        case = write_case(
+            image, volume, labels, model.facts, result.out, seconds=seconds[image.key], **wanted
+        )
+        finished.add(case)
+        done[image.key] = case
+
+    try:
+        if progress is not None:
+            progress(len(done), len(images))
+        for image, outcome in overlapped(ahead, load=load, work=work, save=save):
+            if outcome.error is not None:
+                if outcome.stage == "save":  # a full disk fails every case alike
+                    raise outcome.error
+                _reject(image, _reason(image, outcome.error), result)
+            if progress is not None:
+                progress(len(done) + len(result.rejected_images), len(images))
+    finally:
+        result.cases.extend(done[image.key] for image in images if image.key in done)
+
+
+@contextmanager
+def _timed(seconds: dict[str, dict[str, float]], image: InputFile, stage: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    seconds.setdefault(image.key, {})[stage] = time.perf_counter() - begin
 
 
 def _find(inputs: Sequence[Path], out: Path) -> FoundInputs:
@@ -188,21 +230,12 @@ def _find(inputs: Sequence[Path], out: Path) -> FoundInputs:
     return found
 
 
-def _predict_or_reject(
-    image: InputFile, model: Inference, result: PredictResult, *, overlays: bool, reports: bool
-) -> None:
-    try:
-        volume = read_volume(image.path)
-        check_volume(volume, num_channels=model.facts.num_channels)
-        labels = _label_map(image.path, volume, model)
-    except Medimg3dError as err:
-        _reject(image, str(err), result)
-        return
-    except Exception as err:  # noqa: BLE001 - whatever MONAI stumbles over must not stop the rest
-        _log.debug("%s", image.case, exc_info=True)
-        _reject(image, f"the model failed on it ({type(err).__name__}); run it alone with --debug", result)
-        return
-    result.cases.append(_write_case(image, volume, labels, result, overlays=overlays, reports=reports))
+def _reason(image: InputFile, error: Exception) -> str:
+    """Why a case is rejected; whatever MONAI stumbles over must not stop the rest."""
+    if isinstance(error, Medimg3dError):
+        return str(error)
+    _log.debug("%s", image.case, exc_info=error)
+    return f"the model failed on it ({type(error).__name__}); run it alone with --debug"
 
 
 def _reject(image: InputFile, reason: str, result: PredictResult) -> None:
@@ -210,9 +243,8 @@ def _reject(image: InputFile, reason: str, result: PredictResult) -> None:
     result.rejected_images.append((image, reason))
 
 
-def _label_map(path: Path, volume: Volume, model: Inference) -> NDArray[np.uint8]:
-    with _as_nifti(path, volume) as nifti:
-        labels, affine = model.label_map(nifti)
+def _label_map(volume: Volume, item: dict[str, Any], model: Inference) -> NDArray[np.uint8]:
+    labels, affine = model.labels_of(item)
     if labels.shape != volume.array.shape[:3]:
         raise GeometryError(
             f"got a label map of shape {labels.shape}, expected {volume.array.shape[:3]}: the bundle's "
@@ -241,79 +273,12 @@ def _as_nifti(path: Path, volume: Volume) -> Iterator[Path]:
         yield write_volume(volume, Path(folder) / "image.nii")
 
 
-def _write_case(
-    image: InputFile,
-    volume: Volume,
-    labels: NDArray[np.uint8],
-    result: PredictResult,
-    *,
-    overlays: bool,
-    reports: bool,
-) -> PredictedCase:
-    names = result.bundle.class_names
-    volumes = CaseVolumes.of(
-        image.case, labels, names, voxel_ml=volume.voxel_ml, spacing_mm=_spacing_or_none(volume)
-    )
-    overlay, report = _draw(image.case, volume, labels, volumes, result, overlays=overlays, reports=reports)
-    return PredictedCase(
-        case=image.case,
-        image=image.path,
-        image_sha256=content_sha256(image.path),
-        # Last: where the label map is, everything of the case is.
-        label_map=write_label_nifti(labels, volume.header, label_map_path(result.out, image.case)),
-        volumes=volumes,
-        overlay=overlay,
-        report=report,
-        note="" if volume.has_known_size else UNKNOWN_SIZE,
-    )
-
-
-def _spacing_or_none(volume: Volume) -> tuple[float, float, float] | None:
-    return volume.spacing_mm if volume.has_known_size else None
-
-
-def _draw(
-    case: str,
-    volume: Volume,
-    labels: NDArray[np.uint8],
-    volumes: CaseVolumes,
-    result: PredictResult,
-    *,
-    overlays: bool,
-    reports: bool,
-) -> tuple[Path | None, Path | None]:
-    """The overlay and the page as far as they are asked for; the page holds its own copy of the picture."""
-    if not (overlays or reports):
-        return None, None
-    from medimg3d.report.case_overlay import case_overlay
-    from medimg3d.report.page import case_page
-
-    facts = result.bundle
-    with TemporaryDirectory() as temporary:
-        overlay = case_overlay(
-            volume.array if volume.array.ndim == 3 else volume.array[..., 0],
-            labels,
-            volume.affine,
-            class_names=facts.class_names,
-            title=case,
-            path=(result.out / "overlays" if overlays else Path(temporary)) / f"{case}.png",
-        )
-        report = None
-        if reports:
-            report = case_page(
-                case=case,
-                volumes_ml={name: ml for name, ml in volumes.ml.items() if ml is not None},
-                overlay=overlay,
-                bundle={"name": facts.name, "version": facts.version, "weights_sha256": facts.weights_sha256},
-                out=result.out / "reports" / f"{case}.html",
-            )
-    return overlay if overlays else None, report
-
-
 def _write_tables(result: PredictResult, *, reports: bool) -> None:
     names = list(result.bundle.class_names.values())
     write_measurements(result.measurements, names, result.out / "measurements.csv")
-    write_run_record(_records(result), result.bundle, result.seconds, result.out / "run.json")
+    write_run_record(
+        _records(result), result.bundle, result.seconds, result.out / "run.json", settings=result.settings
+    )
     if reports:
         _write_index(result, names)
 
@@ -327,6 +292,7 @@ def _records(result: PredictResult) -> list[dict[str, Any]]:
             "input_sha256": case.image_sha256,
             "status": "done",
             "output": case.label_map.name,
+            "seconds": dict(case.seconds),
             **({"note": case.note} if case.note else {}),
         }
         for case in result.cases

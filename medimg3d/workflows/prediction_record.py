@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -84,9 +85,17 @@ def write_measurements(rows: Sequence[CaseVolumes], structures: Sequence[str], p
 
 
 def write_run_record(
-    cases: Sequence[Mapping[str, Any]], bundle: BundleFacts, seconds: float, path: Path
+    cases: Sequence[Mapping[str, Any]],
+    bundle: BundleFacts,
+    seconds: float,
+    path: Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write what was run on what: bundle and weights, each file with its hash and fate, versions, time."""
+    """Write what was run on what: bundle, weights, settings, each file with its hash and fate, versions, time.
+
+    The peak memory is that of the process so far, in GB (10⁹ bytes); it is left away where the system does not tell.
+    """
     record: dict[str, Any] = {
         "bundle": {
             "name": bundle.name,
@@ -94,9 +103,11 @@ def write_run_record(
             "weights_sha256": bundle.weights_sha256,
         },
         **({"training_cases": bundle.training_cases} if bundle.training_cases else {}),
+        **({"settings": dict(settings)} if settings else {}),
         "cases": list(cases),
         "versions": {"medimg3d": __version__, "monai": version("monai"), "torch": version("torch")},
         "seconds": round(seconds, 2),
+        **({"peak_memory_gb": peak} if (peak := _peak_memory_gb()) is not None else {}),
     }
     write_text(path, json.dumps(record, indent=2) + "\n")
     return path
@@ -104,3 +115,12 @@ def write_run_record(
 
 def _column(name: str) -> str:
     return name.strip().replace(" ", "_")
+
+
+def _peak_memory_gb() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)

@@ -43,8 +43,9 @@ def test_some_rejects_end_with_3_and_are_named(run, bundle, tmp_path):
         "predict", bundle, tmp_path / "in", "--out", tmp_path / "out", "--no-overlays", "--no-reports"
     )
     assert result.exit_code == 3
-    assert "bad.nii.gz: cannot be read" in result.stderr
+    assert "bad.nii.gz: is no NIfTI file" in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".finished",
         "good_seg.nii.gz",
         "measurements.csv",
         "run.json",

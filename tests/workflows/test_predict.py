@@ -134,12 +134,12 @@ def test_an_image_that_the_model_fails_on_is_rejected(bundle, tmp_path, monkeypa
     for name in "ab":
         write_nifti(tmp_path / f"{name}.nii.gz", two_boxes())
 
-    def fail_on_a(self, image, truly=load_inference.__globals__["Inference"].label_map):
+    def fail_on_a(self, image, truly=load_inference.__globals__["Inference"].prepare):
         if image.name == "a.nii.gz":
             raise RuntimeError(f"cannot handle {image}")
         return truly(self, image)
 
-    monkeypatch.setattr("medimg3d.bundle.inference.Inference.label_map", fail_on_a)
+    monkeypatch.setattr("medimg3d.bundle.inference.Inference.prepare", fail_on_a)
     result = _plain(bundle, [tmp_path], tmp_path / "out")
     assert [case.case for case in result.cases] == ["b"]
     assert result.rejected[str(tmp_path / "a.nii.gz")].startswith("the model failed on it (RuntimeError)")
@@ -160,6 +160,9 @@ def test_the_record_names_files_hashes_and_weights_but_no_folder(bundle, tmp_pat
     assert run["bundle"] == {"name": "thresholds", "version": "1.2.3", "weights_sha256": weights}
     assert run["training_cases"] == [{"name": "seen", "image_sha256": "00"}]
     done, rejected = run["cases"]
+    assert set(done.pop("seconds")) == {"load", "predict"}
+    assert run["settings"]["backend"] == "torch"
+    assert run["peak_memory_gb"] > 0.05
     assert done == {
         "case": "case",
         "input": "case.nii.gz",
@@ -182,12 +185,64 @@ def test_a_user_who_stops_keeps_the_finished_cases(bundle, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         _plain(bundle, [tmp_path], tmp_path / "out", progress=stop_before_the_second)
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        "a_seg.nii.gz",
-        "measurements.csv",
-        "run.json",
-    ]
-    assert [row["case"] for row in _rows(tmp_path / "out")] == ["a"]
+    written = sorted(
+        file.name.removesuffix("_seg.nii.gz") for file in (tmp_path / "out").glob("*_seg.nii.gz")
+    )
+    assert "a" in written
+    assert "c" not in written  # the second may have been under way, and is then whole
+    assert [row["case"] for row in _rows(tmp_path / "out")] == written
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_a_resumed_run_keeps_what_is_finished_and_ends_as_an_uninterrupted_one(bundle, tmp_path, monkeypatch):
+    for name in "abc":
+        write_nifti(tmp_path / "in" / f"{name}.nii.gz", two_boxes())
+    whole = _plain(bundle, [tmp_path / "in"], tmp_path / "whole")
+
+    def stop_before_the_second(done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _plain(bundle, [tmp_path / "in"], tmp_path / "out", progress=stop_before_the_second)
+    predicted = []
+    prepare = load_inference.__globals__["Inference"].prepare
+    monkeypatch.setattr(
+        "medimg3d.bundle.inference.Inference.prepare",
+        lambda self, image: (predicted.append(image.name), prepare(self, image))[1],
+    )
+    result = _plain(bundle, [tmp_path / "in"], tmp_path / "out", resume=True)
+    assert "a.nii.gz" not in predicted
+    assert "c.nii.gz" in predicted
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [case["case"] for case in run["cases"]] == ["a", "b", "c"]
+    for one, other in zip(whole.cases, result.cases, strict=True):
+        assert one.label_map.read_bytes() == other.label_map.read_bytes()
+        assert one.volumes == other.volumes
+
+
+def test_a_changed_image_or_a_damaged_label_map_is_predicted_again(bundle, tmp_path):
+    for name in "abc":
+        write_nifti(tmp_path / "in" / f"{name}.nii.gz", two_boxes())
+    first = _plain(bundle, [tmp_path / "in"], tmp_path / "out")
+    write_nifti(tmp_path / "in" / "b.nii.gz", two_boxes()[::-1].copy())
+    first.cases[2].label_map.write_bytes(b"damaged")
+    before = {case.case: case.label_map.stat().st_mtime_ns for case in first.cases}
+    again = _plain(bundle, [tmp_path / "in"], tmp_path / "out", resume=True)
+    kept = {case.case for case in again.cases if case.label_map.stat().st_mtime_ns == before[case.case]}
+    assert kept == {"a"}
+    assert _voxels(again.cases[2].label_map).any()
+
+
+def test_a_run_is_not_resumed_with_other_weights(bundle, tmp_path):
+    write_nifti(tmp_path / "in" / "a.nii.gz", two_boxes())
+    _plain(bundle, [tmp_path / "in"], tmp_path / "out")
+    other = tmp_path / "other"
+    shutil.copytree(bundle, other)
+    weights = torch.load(other / "models" / "model.pt", weights_only=True)
+    torch.save({"model": weights.get("model", weights)}, other / "models" / "model.pt")
+    with pytest.raises(UsageError, match="was begun with weights_sha256"):
+        _plain(other, [tmp_path / "in"], tmp_path / "out", resume=True)
 
 
 def test_progress_counts_images(bundle, tmp_path):

@@ -1,0 +1,1 @@
+"""What runs the windows of a network: torch, OpenVINO, ONNX Runtime or TensorRT behind one small interface."""

@@ -1,0 +1,168 @@
+"""The interface: a callable that gives the network's outputs for a batch of windows, whatever works them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from medimg3d.inference.backends.kinds import BackendError, kind_of_backend
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+"""Outputs (batch, classes, *window) of windows (batch, channels, *window), float32 on the backend's device."""
+
+SEED = 20250
+"""Of the window on which a backend is held against torch: random, but always the same."""
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """The windows that a backend is made for.
+
+    Args:
+        shape: Voxels along I, J[, K].
+        channels: Channels of the image.
+        batch: Windows in one call of a converted network.
+
+    Raises:
+        ValueError: The shape has not 2 or 3 axes, or a number is below 1.
+    """
+
+    shape: tuple[int, ...]
+    channels: int = 1
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
+        if len(self.shape) not in (2, 3) or min(self.size) < 1:
+            raise ValueError(
+                f"expected windows of 2 or 3 axes and numbers of at least 1, got a window of {self.shape}, "
+                f"{self.channels} channels, batches of {self.batch}"
+            )
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Shape of the tensor, (batch, channels, *shape)."""
+        return (self.batch, self.channels, *self.shape)
+
+    def example(self) -> torch.Tensor:
+        """The batch on which backends are held against torch: normal noise, always the same, float32."""
+        return torch.randn(self.size, generator=torch.Generator().manual_seed(SEED))
+
+
+class Backend:
+    """Runs the windows of one network; give it to ``stream_windows`` in the network's place.
+
+    A converted network takes batches of one size: a smaller batch (the last of a slab) is filled up with zeros
+    and cut again, a larger one is run in parts. Outputs are the caller's own. One call at a time.
+
+    Args:
+        name: Name in :data:`medimg3d.inference.backends.kinds.KINDS`.
+        run: What works out a batch.
+        windows: The windows that it is made for.
+        device: Where it runs; windows from elsewhere are moved there.
+        whole_batches: Whether ``run`` takes batches of ``windows.batch`` only.
+        threads: Processor threads that it was made for; None if it follows torch's setting or runs on a GPU.
+
+    Attributes:
+        precision: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        *,
+        windows: WindowBatch,
+        device: torch.device | str = "cpu",
+        whole_batches: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self.name = name
+        self.precision = kind_of_backend(name).precision
+        self.windows = windows
+        self.device = torch.device(device)
+        self.whole_batches = whole_batches
+        self.threads = threads
+        self._run: Run | None = run
+
+    # Not torch.inference_mode: its tensors refuse changes in place, and the outputs are the caller's own.
+    @torch.no_grad()
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """Outputs of the network's first head.
+
+        Args:
+            windows: Shape (any batch, channels, *window), any floating type.
+
+        Returns:
+            Shape (batch, classes, *window), float32, on the backend's device.
+
+        Raises:
+            ValueError: The windows are not of the shape that the backend is made for.
+            BackendError: The backend is closed.
+        """
+        if self._run is None:
+            raise BackendError(f"{self.name} is closed; make the backend anew.")
+        if windows.shape[0] < 1 or tuple(windows.shape[1:]) != self.windows.size[1:]:
+            raise ValueError(
+                f"Got windows of shape {tuple(windows.shape)}; {self.name} is made for "
+                f"(batch, {', '.join(str(size) for size in self.windows.size[1:])})."
+            )
+        plain = windows.as_tensor() if hasattr(windows, "as_tensor") else windows
+        windows = plain.detach().to(self.device, torch.float32)
+        if not self.whole_batches:
+            return self._run(windows).float()
+        parts = [
+            _filled_up(self._run, part, self.windows.batch) for part in windows.split(self.windows.batch)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def close(self) -> None:
+        """Free what it holds; a second time does nothing."""
+        self._run = None
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class FirstHead(nn.Module):
+    """A network whose output is the head that counts among several, as one plain tensor.
+
+    Args:
+        network: The network; shared, not copied.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Output (batch, classes, *window) of windows (batch, channels, *window)."""
+        return first_head(self.network(windows))
+
+
+def first_head(output: Any) -> torch.Tensor:
+    """The first of several outputs, of a dictionary that of the least key, as in MONAI's sliding window."""
+    if isinstance(output, Mapping):
+        output = output[min(output)]
+    elif isinstance(output, list | tuple):
+        output = output[0]
+    return output.as_tensor() if hasattr(output, "as_tensor") else output
+
+
+def _filled_up(run: Run, windows: torch.Tensor, batch: int) -> torch.Tensor:
+    count = windows.shape[0]
+    if count == batch:
+        return run(windows.contiguous())
+    filled = windows.new_zeros((batch, *windows.shape[1:]))
+    filled[:count] = windows
+    return run(filled)[:count]

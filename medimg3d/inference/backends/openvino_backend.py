@@ -1,0 +1,114 @@
+"""The network converted to OpenVINO, for one shape of windows, on the processor."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medimg3d.errors import MissingExtraError
+from medimg3d.inference.backends.backend import Backend, FirstHead, WindowBatch
+from medimg3d.inference.backends.kinds import BackendError
+from medimg3d.inference.backends.telemetry import without_telemetry
+
+MODEL = "model.xml"
+_HINTS = {"openvino-f32": "f32", "openvino-bf16": "bf16", "openvino-int8": "f32"}
+
+
+def import_openvino() -> Any:
+    """The package, told to report nothing.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        with without_telemetry():
+            import openvino
+    except ImportError as err:
+        raise MissingExtraError("openvino", "openvino") from err
+    return openvino
+
+
+def has_bfloat16() -> bool:
+    """Whether OpenVINO works in bfloat16 on this processor."""
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def convert_to_openvino(network: nn.Module, windows: WindowBatch, folder: Path) -> None:
+    """Write the network as ``model.xml`` and ``model.bin``, float32, for batches of one shape.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        BackendError: OpenVINO cannot convert it.
+    """
+    # Unless told not to, save_model rounds the weights to float16.
+    import_openvino().save_model(openvino_model(network, windows), folder / MODEL, compress_to_fp16=False)
+
+
+def openvino_model(network: nn.Module, windows: WindowBatch) -> Any:
+    """The network as an ``openvino.Model``; raises as :func:`convert_to_openvino`."""
+    openvino = import_openvino()
+    network.eval()
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), without_telemetry():
+            warnings.simplefilter("ignore")  # what tracing says of the network's code
+            return openvino.convert_model(
+                FirstHead(network).eval(), example_input=windows.example(), input=[windows.size]
+            )
+    except Exception as err:
+        raise BackendError(
+            f"OpenVINO cannot convert {type(network).__name__} ({_first_line(err)}); choose another backend."
+        ) from err
+
+
+def openvino_backend(name: str, folder: Path, windows: WindowBatch) -> Backend:
+    """Load a converted network, with as many threads as torch is set to.
+
+    Args:
+        name: ``"openvino-f32"``, ``"openvino-bf16"`` or ``"openvino-int8"`` (its other layers in float32).
+        folder: As :func:`convert_to_openvino` (or the quantization) wrote it.
+        windows: The windows that it was converted for.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        BackendError: OpenVINO cannot load it.
+    """
+    threads = torch.get_num_threads()
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[name],  # unset, processors with matrix units take bfloat16
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # pinned, two processes would share the same core
+    }
+    try:
+        model = import_openvino().Core().compile_model(folder / MODEL, "CPU", settings)
+    except MissingExtraError:
+        raise
+    except Exception as err:
+        raise BackendError(f"OpenVINO cannot load the network ({_first_line(err)}).") from err
+    return Backend(name, _runner(model), windows=windows, whole_batches=True, threads=threads)
+
+
+def _runner(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Calls the network without copying: it reads the windows where they are and writes into a new tensor."""
+    openvino = import_openvino()
+    request = model.create_infer_request()
+    shape = tuple(model.outputs[0].shape)
+
+    def run(windows: torch.Tensor) -> torch.Tensor:
+        output = torch.empty(shape)
+        request.set_input_tensor(openvino.Tensor(windows.numpy(), shared_memory=True))
+        request.set_output_tensor(openvino.Tensor(output.numpy(), shared_memory=True))
+        request.infer()
+        return output
+
+    return run
+
+
+def _first_line(err: Exception) -> str:
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return f"{type(err).__name__}: {lines[0][:160]}" if lines else type(err).__name__
