@@ -71,6 +71,15 @@ BackendOption = Annotated[
 FastOption = Annotated[
     bool, typer.Option("--fast/--plain", help="Use the bundle's inference_fast.json where it has one.")
 ]
+MemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-gb",
+        min=0.01,
+        metavar="GB",
+        help="Most memory of the whole process; slower where it is little.",
+    ),
+]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Keep the cases that an earlier run into --out finished.")
 ]
@@ -92,6 +101,7 @@ def predict(
     device: DeviceOption = None,
     backend: BackendOption = None,
     fast: FastOption = True,
+    memory_gb: MemoryOption = None,
     resume: ResumeOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -130,8 +140,10 @@ def predict(
 
     _log_if(debug)
     if BundleFolder(bundle).is_classifier:
-        if backend is not None or resume:
-            raise UsageError(f"{bundle} classifies; --backend and --resume are for bundles that segment.")
+        if backend is not None or memory_gb is not None or resume:
+            raise UsageError(
+                f"{bundle} classifies; --backend, --memory-gb and --resume are for bundles that segment."
+            )
         _classify(bundle, inputs, out, checkpoint, explain=explain, device=device, as_json=as_json)
         return
     if explain:
@@ -147,6 +159,7 @@ def predict(
             device=device,
             backend=backend,
             fast=fast,
+            memory_gb=memory_gb,
             resume=resume,
             progress=progress,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -62,6 +63,15 @@ class LabelMapInferer(Inferer):
         self.thresholds = thresholds
         self.outside_label = outside_label
         self.axis = options.get("axis")
+
+    def planned(
+        self, *, axis: int, tile: Sequence[int] | None, block: int, sw_batch_size: int
+    ) -> LabelMapInferer:
+        """As :meth:`medimg3d.inference.streaming_inferer.StreamingInferer.planned`."""
+        other = copy(self)
+        other.stream = self.stream.planned(axis=axis, tile=tile, block=block, sw_batch_size=sw_batch_size)
+        other.axis = axis
+        return other
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any

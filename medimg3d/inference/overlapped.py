@@ -77,6 +77,34 @@ def overlapped(
     return _Line(iter(items), lambda item, _: load(item), work, save, depth).run()
 
 
+def in_turn(
+    items: Iterable[Item],
+    *,
+    load: Callable[[Item], Loaded],
+    work: Callable[[Item, Loaded], Made],
+    save: Callable[[Item, Made], Any],
+) -> Generator[tuple[Item, Outcome], None, None]:
+    """As :func:`overlapped`, but one stage after the other in the caller's thread: one case in memory at a time."""
+    for item in items:
+        yield item, _through(item, load, work, save)
+
+
+def _through(
+    item: Any, load: Callable[..., Any], work: Callable[..., Any], save: Callable[..., Any]
+) -> Outcome:
+    seconds: dict[str, float] = {}
+    value: Any = None
+    for stage, call in (("load", lambda one, _: load(one)), ("work", work), ("save", save)):
+        begin = time.perf_counter()
+        try:
+            value = call(item, value)
+        except Exception as err:  # noqa: BLE001 - a case that fails, fails alone
+            _forget_variables(err)
+            return Outcome(None, err, stage, seconds | {stage: time.perf_counter() - begin})
+        seconds[stage] = time.perf_counter() - begin
+    return Outcome(value, None, "", seconds)
+
+
 @dataclass(frozen=True, eq=False)
 class _Step:
     """How far an item has come: what its last stage gave, or what it raised."""

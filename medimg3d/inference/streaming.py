@@ -8,7 +8,7 @@ rounding of float32 sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations, product
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from medimg3d.inference.first_head import first_head
 from medimg3d.inference.memory_need import Averaging, default_block, least_memory_axis
 from medimg3d.inference.sliding_window import AxisWindows, Box, SlidingWindow, regions, ring_shape
 from medimg3d.inference.window_sums import WindowSums
@@ -203,7 +204,7 @@ def _flipped_axes(axes: Sequence[AxisWindows], flipped: Sequence[int]) -> tuple[
 
 def _run(network: Network, windows: torch.Tensor, dims: list[int], softmax: bool) -> torch.Tensor:
     """One network on one orientation, its output turned back."""
-    output = _first_head(network(torch.flip(windows, dims) if dims else windows))
+    output = first_head(network(torch.flip(windows, dims) if dims else windows))
     expected = (windows.shape[0], *windows.shape[2:])
     if (output.shape[0], *output.shape[2:]) != expected:
         raise ValueError(
@@ -213,15 +214,6 @@ def _run(network: Network, windows: torch.Tensor, dims: list[int], softmax: bool
     if softmax:
         output = torch.softmax(output.float(), dim=1)
     return torch.flip(output, dims) if dims else output
-
-
-def _first_head(output: Any) -> torch.Tensor:
-    """The output that counts among several, as in MONAI's sliding window."""
-    if isinstance(output, Mapping):
-        output = output[min(output)]
-    elif isinstance(output, list | tuple):
-        output = output[0]
-    return output.as_tensor() if hasattr(output, "as_tensor") else output
 
 
 @dataclass

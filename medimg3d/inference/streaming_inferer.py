@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.inferers import Inferer
 
+from medimg3d.inference.memory_need import Averaging
 from medimg3d.inference.sliding_window import SlidingWindow
 from medimg3d.inference.streaming import Block, SkipAir, stream_windows
 
@@ -78,6 +81,7 @@ class StreamingInferer(Inferer):
             cval=cval,
         )
         self.device = device
+        self.averaging = Averaging(tuple(flips), 1, softmax, merge)
         self._blocks = partial(
             stream_windows,
             window=self.window,
@@ -89,6 +93,15 @@ class StreamingInferer(Inferer):
             merge=merge,
             window_device=sw_device,
         )
+
+    def planned(
+        self, *, axis: int, tile: Sequence[int] | None, block: int, sw_batch_size: int
+    ) -> StreamingInferer:
+        """The same with another order of windows: the arguments of a :class:`StreamPlan`, and a batch size."""
+        other = copy(self)
+        other.window = replace(self.window, sw_batch_size=sw_batch_size)
+        other._blocks = partial(self._blocks, window=other.window, axis=axis, tile=tile, block=block)
+        return other
 
     def blocks(
         self, image: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from medimg3d.bundle.folder import BundleFolder
 from medimg3d.bundle.inference import BundleFacts, Inference, has_fast_inference, load_inference, read_facts
+from medimg3d.bundle.memory_plan import MemoryPlanner
 from medimg3d.bundle.run_windows import with_backend
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.image_facts import NIFTI_ENDINGS
@@ -27,7 +28,7 @@ from medimg3d.data.input_checks import check_volume
 from medimg3d.data.inputs import FoundInputs, InputFile, find_inputs
 from medimg3d.data.volume_file import Volume, read_volume, write_volume
 from medimg3d.errors import BundleError, GeometryError, Medimg3dError, UsageError
-from medimg3d.inference.overlapped import overlapped
+from medimg3d.inference.overlapped import in_turn, overlapped
 from medimg3d.workflows.finished_cases import FinishedCases, begun_settings
 from medimg3d.workflows.predicted_case import PredictedCase, label_map_path, write_case
 from medimg3d.workflows.prediction_record import CaseVolumes, write_measurements, write_run_record
@@ -103,6 +104,7 @@ def predict(
     device: str | None = None,
     fast: bool = True,
     backend: str | None = None,
+    memory_gb: float | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> PredictResult:
@@ -125,6 +127,9 @@ def predict(
         fast: Merge the bundle's ``inference_fast.json``, if it has one: less memory and time.
         backend: What runs the windows (:mod:`medimg3d.inference.backends`): a name, or ``"auto"`` for the fastest
             of a short trial; plain torch if None. A resumed run keeps the one that it began with.
+        memory_gb: Most memory that the whole process may hold, in GB (10⁹ bytes): axis, tiles and batches of the
+            windows are chosen to fit, and a case that fits in no way is rejected before its prediction begins.
+            Cases are then taken one after the other. Pictures and pages are not counted.
         resume: Keep the cases that an earlier run into ``out`` finished.
         progress: Called before the first image and after each.
 
@@ -146,6 +151,7 @@ def predict(
     if begun is not None and backend in (None, "auto"):
         backend = begun.get("backend")
     model = with_backend(model, backend)
+    planner = None if memory_gb is None else MemoryPlanner(model, int(memory_gb * 1e9))
     result = PredictResult(
         out, facts, model.settings(folder), rejected=dict(found.rejected), ignored=dict(found.ignored)
     )
@@ -153,7 +159,7 @@ def predict(
     wanted = {"overlays": overlays, "reports": reports}
     finished = FinishedCases(out, result.settings | wanted, resume=resume)
     try:
-        _predict_all(found.images, model, finished, result, wanted, progress)
+        _predict_all(found.images, model, planner, finished, result, wanted, progress)
     finally:  # also when the user stops: what is finished is listed
         result.seconds = time.monotonic() - started
         _write_tables(result, reports=reports)
@@ -163,6 +169,7 @@ def predict(
 def _predict_all(
     images: Sequence[InputFile],
     model: Inference,
+    planner: MemoryPlanner | None,
     finished: FinishedCases,
     result: PredictResult,
     wanted: Mapping[str, bool],
@@ -175,6 +182,8 @@ def _predict_all(
 
     def load(image: InputFile) -> tuple[Volume, dict[str, Any]]:
         with _timed(seconds, image, "load"):
+            if planner is not None:
+                planner.check_loading(image.path)
             volume = read_volume(image.path)
             check_volume(volume, num_channels=model.facts.num_channels)
             with _as_nifti(image.path, volume) as nifti:
@@ -183,7 +192,7 @@ def _predict_all(
     def work(image: InputFile, loaded: tuple[Volume, dict[str, Any]]) -> tuple[Volume, NDArray[np.uint8]]:
         volume, item = loaded
         with _timed(seconds, image, "predict"):
-            return volume, _label_map(volume, item, model)
+            return volume, _label_map(volume, item, planner.fitted(item["image"]) if planner else model)
 
     def save(image: InputFile, made: tuple[Volume, NDArray[np.uint8]]) -> None:
         volume, labels = made
@@ -196,7 +205,8 @@ def _predict_all(
     try:
         if progress is not None:
             progress(len(done), len(images))
-        for image, outcome in overlapped(ahead, load=load, work=work, save=save):
+        taken = overlapped if planner is None else in_turn
+        for image, outcome in taken(ahead, load=load, work=work, save=save):
             if outcome.error is not None:
                 if outcome.stage == "save":  # a full disk fails every case alike
                     raise outcome.error

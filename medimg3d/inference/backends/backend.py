@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import nn
 
 from medimg3d.inference.backends.kinds import BackendError, kind_of_backend
+from medimg3d.inference.first_head import first_head
 
 Run = Callable[[torch.Tensor], torch.Tensor]
 """Outputs (batch, classes, *window) of windows (batch, channels, *window), float32 on the backend's device."""
@@ -148,15 +148,6 @@ class FirstHead(nn.Module):
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Output (batch, classes, *window) of windows (batch, channels, *window)."""
         return first_head(self.network(windows))
-
-
-def first_head(output: Any) -> torch.Tensor:
-    """The first of several outputs, of a dictionary that of the least key, as in MONAI's sliding window."""
-    if isinstance(output, Mapping):
-        output = output[min(output)]
-    elif isinstance(output, list | tuple):
-        output = output[0]
-    return output.as_tensor() if hasattr(output, "as_tensor") else output
 
 
 def _filled_up(run: Run, windows: torch.Tensor, batch: int) -> torch.Tensor:
