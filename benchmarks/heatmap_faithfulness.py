@@ -22,6 +22,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,12 @@ def measure(classifier: Classifier, films: Sequence[Film], method: str, given: a
     """Explain each film, and on the first ones check what random weights do to the map."""
     index = classifier.decision.classes.index(given.class_name)
     stages = given.stages or (5 if method == "gradcampp" else 1)
+    draw = partial(gradcampp, layer=given.layer) if method == "gradcampp" else METHODS[method]
     figures = Figures()
     for number, film in enumerate(films):
         image = classifier.image(film.path)
         batch = image[None].as_tensor().float().to(classifier.device)
-        heat = METHODS[method](classifier.network, batch, index)
+        heat = draw(classifier.network, batch, index)
         own = on_input_grid(heat, image, classifier.preprocessing)
         lungs, opacity = film.union(LUNGS), film.union(OPACITIES)
         has_both = all(kind in film.masks for kind in LUNGS)
@@ -100,8 +102,8 @@ def measure(classifier: Classifier, films: Sequence[Film], method: str, given: a
         figures.pointing_in_lungs.append(float(opacity[lungs].mean()))
         if number < given.randomised_films:
 
-            def explain(network: Any, batch: Any, heat_map: Any = METHODS[method]) -> np.ndarray:
-                return heat_map(network, batch, index)
+            def explain(network: Any, batch: Any) -> np.ndarray:
+                return draw(network, batch, index)
 
             steps = randomization_check(classifier.network, batch, explain, stages=stages, seed=number)
             figures.checks.append((film.patient, steps))
@@ -166,6 +168,7 @@ def main() -> None:
     arguments.add_argument("--checkpoint", type=Path)
     arguments.add_argument("--class", dest="class_name", default="pneumonia")
     arguments.add_argument("--method", choices=[*METHODS, "both"], default="both")
+    arguments.add_argument("--layer", help="of Grad-CAM++, e.g. features.denseblock3")
     arguments.add_argument("--films", type=int, help="only the first ones")
     arguments.add_argument("--randomised-films", type=int, default=5)
     arguments.add_argument("--stages", type=int, help="of the randomisation; by default 5, for occlusion 1")
@@ -187,7 +190,12 @@ def main() -> None:
     films = read_films(folder)[: given.films]
     for method in METHODS if given.method == "both" else [given.method]:
         figures = measure(classifier, films, method, given)
-        what = {"method": method, "class": given.class_name, "weights": classifier.facts.weights_sha256[:12]}
+        what = {
+            "method": method,
+            "layer": given.layer,
+            "class": given.class_name,
+            "weights": classifier.facts.weights_sha256[:12],
+        }
         print(json.dumps(name | what | report(figures)), flush=True)
 
 

@@ -80,6 +80,7 @@ def predicted(bundle: Path, image: Path, out: Path, cap: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_process_stays_within_the_cap_and_the_labels_are_the_same(many_classes, image, tmp_path):
     free = predicted(many_classes, image, tmp_path / "free", "none")
     cap = round(free["peak_gb"] - 0.2, 2)
