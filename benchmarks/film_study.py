@@ -98,7 +98,7 @@ def run(start: str, seed: int, given: argparse.Namespace, settings: dict[str, An
     if not is_whole(finished):
         finish = {
             "image_size": [given.finish_size, given.finish_size],
-            "transfer": "finetune",
+            "transfer": "frozen" if own.get("transfer") == "frozen" else "finetune",
             "pretrained": str((folder / "models" / "model.pt").resolve()),
             "learning_rate": read_json(folder / "configs" / "train.json")["learning_rate"] / 4,
         }
