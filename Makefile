@@ -5,7 +5,7 @@ JOBS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check
-EXTRAS := demo,onnx,xray,test,dev
+EXTRAS := demo,fast,int8,onnx,xray,test,dev
 
 # What the wheel is made of; folders too, so that a removed file counts as a change.
 SOURCES := $(shell find medimg3d -not -name '*.pyc' -not -name __pycache__) pyproject.toml README.md LICENSE
