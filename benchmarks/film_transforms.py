@@ -170,7 +170,11 @@ VARIANTS: dict[str, Callable[[list[Config], list[Config]], None]] = {
     "no_noise_or_blur": _without("RandGaussianNoised", "RandGaussianSmoothd"),
     "no_dropout": _without("RandCoarseDropoutd"),
     "low_resolution": _add(
-        "RandSimulateLowResolutiond", prob=0.8, zoom_range=(0.2, 1.0), downsample_mode="area", upsample_mode="bilinear"
+        "RandSimulateLowResolutiond",
+        prob=0.8,
+        zoom_range=(0.2, 1.0),
+        downsample_mode="area",
+        upsample_mode="bilinear",
     ),
     "blur": _add("RandGaussianSmoothd", prob=0.8, sigma_x=(0.5, 2.5), sigma_y=(0.5, 2.5)),
     "histogram_shift": _add("RandHistogramShiftd", prob=0.5, num_control_points=(5, 10)),
