@@ -37,7 +37,7 @@ def test_a_reject_is_named_and_the_exit_code_is_3(run, tmp_path):
     (root / "imagesTr" / "phantom_001.nii.gz").write_bytes(b"broken")
     result = run(root, "--out", tmp_path / "out", "--num-samples", 0)
     assert result.exit_code == 3
-    assert "1 rejected:\n  phantom_001: image cannot be read" in result.stderr
+    assert "1 rejected:\n  phantom_001: image is no NIfTI file" in result.stderr
 
 
 def test_a_folder_that_is_not_there_is_bad_usage(run, tmp_path):

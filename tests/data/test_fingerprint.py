@@ -126,7 +126,7 @@ def test_a_single_dicom_slice_is_a_film_with_its_spacing(tmp_path):
     ("name", "message"),
     [
         ("a.png", "cannot be decoded"),
-        ("a.nii.gz", "cannot be read"),
+        ("a.nii.gz", "is no NIfTI file"),
         ("a.xyz", "unknown kind"),
         ("b.png", "missing"),
     ],
