@@ -22,7 +22,7 @@ class StreamingInferer(Inferer):
 
     Calling it gives the full tensor of every class, as an inferer must: its size is that of the volume times the
     classes, without MONAI's second buffer. To bound memory, take :meth:`blocks` and keep of each block what is
-    needed, for example its label map (:mod:`medimg3d.inference.block_labels`).
+    needed, for example its label map (:mod:`medimg3d.inference.restore_blocks`).
 
     Differences: the result is float32 also for images in half precision; of several heads the first is given;
     ``condition`` and outputs of another size than the window are refused. ``flips`` and ``softmax`` give what

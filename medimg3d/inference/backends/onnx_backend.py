@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ from torch import nn
 from medimg3d.errors import MissingExtraError
 from medimg3d.inference.backends.backend import Backend, FirstHead, WindowBatch
 from medimg3d.inference.backends.kinds import BackendError
+from medimg3d.inference.backends.quiet import quiet
 
 MODEL = "model.onnx"
 _INPUT, _OUTPUT = "windows", "outputs"
@@ -39,7 +36,7 @@ def convert_to_onnx(network: nn.Module, windows: WindowBatch, folder: Path) -> N
     failures = []
     for by_graph in (False, True):
         try:
-            with _quiet(), torch.no_grad():
+            with quiet("torch.onnx", level=logging.CRITICAL), torch.no_grad():
                 torch.onnx.export(
                     FirstHead(network).eval(),
                     (windows.example(),),
@@ -98,17 +95,3 @@ def _import_onnxruntime() -> Any:
         raise MissingExtraError("onnxruntime", "onnx") from err
     onnxruntime.disable_telemetry_events()  # its builds for Windows report their use
     return onnxruntime
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporters print, warn and log of the network's code and of packages they do not need."""
-    log = logging.getLogger("torch.onnx")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(before)

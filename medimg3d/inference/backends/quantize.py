@@ -7,11 +7,7 @@ activations not), with fast bias correction.
 from __future__ import annotations
 
 import hashlib
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +32,7 @@ from medimg3d.inference.backends.openvino_backend import (
     openvino_model,
 )
 from medimg3d.inference.backends.quantized import Verdict, int8_key, read_verdict, write_verdict
+from medimg3d.inference.backends.quiet import quiet
 from medimg3d.inference.backends.telemetry import without_telemetry
 
 DICE_FALL_LIMIT = 0.002
@@ -224,7 +221,7 @@ def _quantized(
 def _write_quantized(model: Any, batches: list[NDArray[np.float32]], folder: Path) -> None:
     nncf = _import_nncf()
     try:
-        with _quiet(), without_telemetry():
+        with quiet("nncf"), without_telemetry():
             quantized = nncf.quantize(
                 model,
                 nncf.Dataset(batches),
@@ -255,22 +252,8 @@ def _batches(calibration: Sequence[torch.Tensor], windows: WindowBatch) -> list[
 def _import_nncf() -> Any:
     import_openvino()
     try:
-        with _quiet(), without_telemetry():
+        with quiet("nncf"), without_telemetry():
             import nncf
     except ImportError as err:
         raise MissingExtraError("nncf", "int8") from err
     return nncf
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without NNCF's progress bars, notices and warnings."""
-    log = logging.getLogger("nncf")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(before)
