@@ -111,6 +111,7 @@ class LabelMapInferer(Inferer):
             for number, mask in enumerate(masks[1:], start=2):
                 labels[mask > 0] = number
         tensor = torch.from_numpy(labels if labels.dtype == "uint8" else labels.astype("int32"))
-        result = MetaTensor(tensor[None], affine=torch.from_numpy(grid.affine), meta=dict(image.meta))
+        meta = {name: value for name, value in image.meta.items() if name != "affine"}
+        result = MetaTensor(tensor[None], affine=torch.from_numpy(grid.affine), meta=meta)
         batch: MetaTensor = collate_meta_tensor([result])
         return batch
