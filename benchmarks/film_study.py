@@ -87,10 +87,10 @@ def run(start: str, seed: int, given: argparse.Namespace, settings: dict[str, An
         "cache_dir": given.out / "cache",  # all starts and seeds see the same preprocessed films
     }
     if recipe.get("pretrain"):
-        before = folder.with_name(f"pretraining_seed{seed}")
+        before = given.out / "pretraining"  # once, as ImageNet's weights are there once
         if not is_whole(before):
             train(given.bundle, out=before, overlay="pretrain", epochs=given.pretrain_epochs,
-                  overrides=settings, **common)  # fmt: skip
+                  overrides=settings, **common | {"seed": 0})  # fmt: skip
         own["pretrained"] = str((before / "models" / "model.pt").resolve())
     if not is_whole(folder):
         train(given.bundle, out=folder, overlay=recipe.get("overlay"), epochs=given.epochs,
