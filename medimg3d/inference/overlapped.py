@@ -50,8 +50,8 @@ def overlapped(
 ) -> Generator[tuple[Item, Outcome], None, None]:
     """Take items through three stages that overlap.
 
-    At most ``depth`` items are loaded or being loaded ahead of the one in work, and at most ``depth`` are being
-    saved or waiting for it. ``load`` and ``save`` run in a thread each: what is set for one thread, such as
+    At most ``depth`` items are loaded or being loaded ahead of the one in work, each in a thread of its own, and at
+    most ``depth`` are being saved, one after the other, or waiting for it: what is set for one thread, such as
     ``torch.no_grad``, does not reach them.
 
     If ``work`` is interrupted (Ctrl-C, any exception that is no :class:`Exception`) nothing new begins, a load
@@ -61,10 +61,10 @@ def overlapped(
 
     Args:
         items: What to process; drawn in the caller's thread, at most ``depth`` ahead.
-        load: Item → what ``work`` needs. Runs in a thread.
+        load: Item → what ``work`` needs. Runs in a thread; several at once if ``depth`` is above 1.
         work: Item and loaded → what ``save`` needs. Runs in the caller's thread, as the iterator is drawn.
         save: Item and made → the result. Runs in a thread.
-        depth: Items ahead and behind.
+        depth: Items ahead and behind, and threads that load.
 
     Returns:
         Iterator of (item, outcome), in the order of the items.
@@ -139,10 +139,14 @@ class _Line:
     work: _Stage
     save: _Stage
     depth: int
-    loader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "load"))
-    saver: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "save"))
+    loader: ThreadPoolExecutor = field(init=False)
+    saver: ThreadPoolExecutor = field(init=False)
     ahead: deque[tuple[Any, Future[_Step]]] = field(default_factory=deque)
     behind: deque[tuple[Any, Future[_Step]]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.loader = ThreadPoolExecutor(self.depth, "load")
+        self.saver = ThreadPoolExecutor(1, "save")
 
     def run(self) -> Generator[tuple[Any, Outcome], None, None]:
         try:

@@ -268,3 +268,13 @@ def test_volumes_are_let_go_as_their_items_are_done():
 def test_depth_below_one_is_refused():
     with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
         line([], depth=0)
+
+
+def test_depth_is_the_number_of_items_loaded_at_once():
+    meeting = threading.Barrier(3, timeout=PATIENCE_S)  # three loads must be under way at the same time
+
+    def load(item):
+        meeting.wait()
+        return item
+
+    assert [outcome.result for _, outcome in line(range(6), load=load, work=lambda _, n: n, depth=3)] == list(range(6))
