@@ -6,9 +6,12 @@ of the pneumonia patients: the network has to recognise normal films of another 
 test films take no part. Each variant changes one thing of the bundle's recipe; short runs on small pictures.
 Prints one JSON line a run, and one a variant with the mean over series and seeds.
 
+With "recipe" among the variants, each later one is also told as the AUC that it gains over the recipe, in the mean
+and run by run: a change is worth keeping where every series and seed gains. --list names the variants.
+
 Usage: python benchmarks/film_transforms.py --datalist films.json --out runs/film_transforms
-       [--bundle bundles/xray_pneumonia_densenet] [--variants recipe,flip] [--series NORMAL2,IM] [--seeds 0]
-       [--epochs 2] [--iterations 80] [--size 64] [--workers 0]
+       [--bundle bundles/xray_pneumonia_densenet] [--variants recipe,flip_left_right] [--series NORMAL2,IM] [--seeds 0]
+       [--epochs 2] [--iterations 80] [--size 64] [--workers 0] [--list]
 """
 
 from __future__ import annotations
@@ -47,21 +50,36 @@ def main() -> None:
     arguments.add_argument("--iterations", type=int, default=80, help="iterations per epoch")
     arguments.add_argument("--size", type=int, default=64)
     arguments.add_argument("--workers", type=int, default=0)
+    arguments.add_argument("--list", action="store_true", help="name the variants and stop")
     given = arguments.parse_args()
+    if given.list:
+        print("\n".join(VARIANTS))
+        return
+    unknown = [name for name in given.variants.split(",") if name not in VARIANTS]
+    if unknown:
+        arguments.error(f"no variant {unknown[0]!r}; expected any of {', '.join(VARIANTS)}")
     if given.datalist is None:  # `make bench` runs every file; hours of training are asked for by name
         print(json.dumps({"benchmark": "film_transforms", "skipped": "hours of training: give --datalist"}))
         return
+    of_recipe: list[float] = []
     for variant in given.variants.split(","):
         rows = [
             run(variant, series, int(seed), given)
             for series in given.series.split(",")
             for seed in given.seeds.split(",")
         ]
-        means = {name: float(np.mean([row[name] for row in rows])) for name in FIGURES}
-        print(
-            json.dumps({"benchmark": "film_transforms", "variant": variant, "runs": len(rows), **means}),
-            flush=True,
-        )
+        result: dict[str, Any] = {"benchmark": "film_transforms", "variant": variant, "runs": len(rows)}
+        result |= {name: float(np.mean([row[name] for row in rows])) for name in FIGURES}
+        aucs = [row["val_auc"] for row in rows]
+        if variant == "recipe":
+            of_recipe = aucs
+        elif of_recipe:
+            gains = [round(one - other, 5) for one, other in zip(aucs, of_recipe, strict=True)]
+            result |= {"auc_gain": float(np.mean(gains)), "auc_gains": gains}
+        told = {
+            name: None if value != value else value for name, value in result.items()
+        }  # JSON knows no NaN
+        print(json.dumps(told), flush=True)
 
 
 def run(variant: str, series: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
@@ -86,8 +104,10 @@ def run(variant: str, series: str, seed: int, given: argparse.Namespace) -> dict
         )
     with open(folder / "training" / "history.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]
-    row = {"variant": variant, "series": series, "seed": seed} | {name: float(last[name]) for name in FIGURES}
-    print(json.dumps({"benchmark": "film_transforms", **row}), flush=True)
+    row: dict[str, Any] = {"variant": variant, "series": series, "seed": seed}
+    row |= {name: float(last[name]) if last[name] else float("nan") for name in FIGURES}
+    told = {name: None if value != value else value for name, value in row.items()}  # JSON knows no NaN
+    print(json.dumps({"benchmark": "film_transforms", **told}), flush=True)
     return row
 
 
@@ -143,6 +163,17 @@ def _without(*names: str) -> Callable[[list[Config], list[Config]], None]:
     return change
 
 
+def _still(*ranges: str) -> Callable[[list[Config], list[Config]], None]:
+    """The recipe's affine without these movements."""
+
+    def change(_preprocessing: list[Config], augmentation: list[Config]) -> None:
+        (affine,) = [step for step in augmentation if step["_target_"] == "RandAffined"]
+        for name in ranges:
+            del affine[name]
+
+    return change
+
+
 def _only_conversion(_preprocessing: list[Config], augmentation: list[Config]) -> None:
     """No augmentation at all."""
     augmentation[:] = augmentation[-1:]
@@ -157,18 +188,16 @@ def _full_range(preprocessing: list[Config], _augmentation: list[Config]) -> Non
 
 VARIANTS: dict[str, Callable[[list[Config], list[Config]], None]] = {
     "recipe": lambda preprocessing, augmentation: None,
-    "no_augmentation": _only_conversion,
-    "flip_left_right": _add("RandFlipd", prob=0.5, spatial_axis=1),
-    "flip_top_bottom": _add("RandFlipd", prob=0.5, spatial_axis=0),
+    # what is done to every film
     "crop_black_border": _before_scaling(f"{OURS}.crop_black_border.CropBlackBorderd"),
     "erase_markers": _before_scaling(f"{OURS}.erase_markers.EraseMarkersd"),
     "equalize_contrast": _before_scaling(f"{OURS}.equalize_contrast.EqualizeContrastd"),
     "median_smooth": _before_scaling("MedianSmoothd", radius=1),
+    "gaussian_smooth": _before_scaling("GaussianSmoothd", sigma=1.0),
     "full_range": _full_range,
-    "no_affine": _without("RandAffined"),
-    "no_grey_values": _without("RandAdjustContrastd", "RandScaleIntensityd", "RandShiftIntensityd"),
-    "no_noise_or_blur": _without("RandGaussianNoised", "RandGaussianSmoothd"),
-    "no_dropout": _without("RandCoarseDropoutd"),
+    # augmentations added
+    "flip_left_right": _add("RandFlipd", prob=0.5, spatial_axis=1),
+    "flip_top_bottom": _add("RandFlipd", prob=0.5, spatial_axis=0),
     "low_resolution": _add(
         "RandSimulateLowResolutiond",
         prob=0.8,
@@ -178,6 +207,20 @@ VARIANTS: dict[str, Callable[[list[Config], list[Config]], None]] = {
     ),
     "blur": _add("RandGaussianSmoothd", prob=0.8, sigma_x=(0.5, 2.5), sigma_y=(0.5, 2.5)),
     "histogram_shift": _add("RandHistogramShiftd", prob=0.5, num_control_points=(5, 10)),
+    # augmentations taken out of the recipe
+    "no_augmentation": _only_conversion,
+    "no_affine": _without("RandAffined"),
+    "no_rotation": _still("rotate_range"),
+    "no_zoom": _still("scale_range"),
+    "no_shear": _still("shear_range"),
+    "no_translation": _still("translate_range"),
+    "no_grey_values": _without("RandAdjustContrastd", "RandScaleIntensityd", "RandShiftIntensityd"),
+    "no_gamma": _without("RandAdjustContrastd"),
+    "no_brightness": _without("RandScaleIntensityd", "RandShiftIntensityd"),
+    "no_noise_or_blur": _without("RandGaussianNoised", "RandGaussianSmoothd"),
+    "no_noise": _without("RandGaussianNoised"),
+    "no_blur": _without("RandGaussianSmoothd"),
+    "no_dropout": _without("RandCoarseDropoutd"),
 }
 
 

@@ -90,6 +90,16 @@ SubgroupOption = Annotated[
         show_default=False,
     ),
 ]
+AgainstOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--against",
+        metavar="PREDICTIONS",
+        help="Classes: other predictions of the same films; the specificity gained over them at equal sensitivity. Can "
+        "be repeated.",
+        show_default=False,
+    ),
+]
 NoLogOption = Annotated[
     bool,
     typer.Option(
@@ -113,6 +123,7 @@ def evaluate(
     tolerance_mm: ToleranceOption = 1.0,
     section: SectionOption = None,
     subgroup: SubgroupOption = None,
+    against: AgainstOption = None,
     num_worst: WorstOption = None,
     seed: SeedOption = 0,
     workers: WorkersOption = None,
@@ -145,6 +156,9 @@ def evaluate(
       [dim]# a classifier's predictions.csv against the test part of a datalist[/]
       medimg3d evaluate predictions chest.json --bundle my_bundle --subgroup subtype --out evaluation
 
+      [dim]# is the new classifier better than the old one: false alarms at equal sensitivity[/]
+      medimg3d evaluate new_predictions chest.json --against old_predictions --out evaluation
+
       [dim]# for machines[/]
       medimg3d evaluate predictions test.json --out evaluation --json > figures.json
     """
@@ -153,11 +167,16 @@ def evaluate(
     if is_classification(predictions):
         unused: dict[str, Any] = {"--images": images, "--workers": workers}
     else:
-        unused = {"--section": section, "--subgroup": subgroup, "--no-log": no_log}
+        unused = {
+            "--section": section,
+            "--subgroup": subgroup,
+            "--against": against,
+            "--no-log": no_log,
+        }
     _refuse_unused(predictions, unused)
     if is_classification(predictions):
         classes = _evaluate_classes(
-            predictions, labels, out, bundle, section, subgroup, num_worst, seed, log=not no_log
+            predictions, labels, out, bundle, section, subgroup, against, num_worst, seed, log=not no_log
         )
         _finish(classes, _show_classes, as_json)
         return
@@ -196,6 +215,7 @@ def _evaluate_classes(
     bundle: Path | None,
     section: str | None,
     subgroup: list[str] | None,
+    against: list[Path] | None,
     num_worst: int | None,
     seed: int,
     *,
@@ -211,6 +231,7 @@ def _evaluate_classes(
             section=section or "test",
             bundle=bundle,
             subgroup_by=subgroup or ("subtype",),
+            against=against or (),
             num_mistakes=NUM_MISTAKES if num_worst is None else num_worst,
             seed=seed,
             log=log,
@@ -244,7 +265,7 @@ def _show(result: EvaluationResult) -> None:
 
 
 def _show_classes(result: ClassificationEvaluation) -> None:
-    from medimg3d.report.classification_page import metric_rows
+    from medimg3d.report.classification_page import against_rows, metric_rows
 
     rows = [(row["label"], row["value"], row["interval"], row["note"]) for row in metric_rows(result.summary)]
     counts = ", ".join(f"{n} {name}" for name, n in result.summary["n_by_class"].items())
@@ -263,6 +284,12 @@ def _show_classes(result: ClassificationEvaluation) -> None:
                 f"{column} {entry['value']} (n = {entry['n']}, against {entry['compared_with']}): {figures}"
             )
             out.print(text, markup=False, soft_wrap=True, highlight=False)
+    for one in against_rows(result.summary):
+        text = (
+            f"Against {one['name']} (n = {one['n']}), both at sensitivity {one['sensitivity']}: specificity "
+            f"{one['here']}, there {one['there']}, gained {one['gain']} ({one['gain_interval'] or 'no interval'})"
+        )
+        out.print(text, markup=False, soft_wrap=True, highlight=False)
     out.print(f"Page: {result.files['page']}", markup=False, soft_wrap=True, highlight=False)
     for notice in result.notices:
         errors_console().print(notice, markup=False, soft_wrap=True, style="dim")

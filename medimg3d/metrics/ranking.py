@@ -120,6 +120,35 @@ def weighted_average_precision(scores: ArrayLike, positive: ArrayLike, weights: 
     return result
 
 
+def weighted_specificity_at_sensitivity(
+    scores: ArrayLike, positive: ArrayLike, weights: Floats, sensitivity: Floats
+) -> Floats:
+    """The highest specificity of any threshold that still finds this share of the positives.
+
+    The threshold is chosen anew in each resample, on the very cases that it is judged on.
+
+    Args:
+        scores: One finite number a case, shape (n,).
+        positive: Whether each case is positive, shape (n,).
+        weights: How often each case counts, shape (resamples, n).
+        sensitivity: Share of the positives to find, 0 to 1, shape (resamples,).
+
+    Returns:
+        Shape (resamples,); NaN where no positive or no negative case counts, or the share is NaN.
+
+    Raises:
+        ValueError: The lengths differ, or a score is not finite.
+    """
+    positives, negatives, _ = _by_rising_score(scores, positive, weights)
+    found, alone = positives.sum(1), negatives.sum(1)
+    may_miss = (1 - sensitivity) * found * (1 + 1e-9) + 1e-9
+    below = np.cumsum(positives, axis=1) <= may_miss[:, None]  # the cut may lie above this distinct score
+    left_alone = (negatives * below).sum(1)
+    result = _ratio(left_alone, alone)
+    result[(found == 0) | np.isnan(sensitivity)] = np.nan
+    return result
+
+
 def roc_curve(scores: ArrayLike, positive: ArrayLike) -> RocCurve:
     """The ROC curve with a point for every distinct score.
 

@@ -24,6 +24,13 @@ _LABELS = {
     "ece": "Calibration error (ECE)",
     "brier": "Brier score",
 }
+_AGAINST = {
+    "sensitivity": "sensitivity",
+    "here": "specificity_here",
+    "there": "specificity_there",
+    "gain": "specificity_gain",
+    "auc_gain": "auc_gain",
+}
 _OF_POSITIVE = ("sensitivity", "precision", "f1", "average_precision")
 
 
@@ -52,6 +59,7 @@ def classification_page(summary: Mapping[str, Any], pictures: Mapping[str, Path]
                 (name, _columns({e["value"]: e["figures"] for e in entries}), _subgroup_rows(entries))
                 for name, entries in summary["subgroups"].items()
             ],
+            against=against_rows(summary),
             pictures={name: _embedded(path) for name, path in pictures.items()},
         ),
     )
@@ -80,6 +88,34 @@ def figure_rows(figures: Mapping[str, Any], positive: str | None) -> list[dict[s
             }
         )
     return rows
+
+
+def against_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row for each other classifier that the films were held against, numbers formatted with their sign."""
+    rows = []
+    for entry in summary["against"]:
+        figures = entry["estimates"]
+        row = {"name": entry["name"], "n": str(entry["n"]), "lacking": str(entry["lacking"])}
+        for key, name in _AGAINST.items():
+            row |= {
+                key: _signed(figures[name]["value"], name),
+                f"{key}_interval": _signed_interval(figures[name], name),
+            }
+        row |= {f"false_alarms_{where}": str(entry["false_alarms"][where]) for where in ("here", "there")}
+        rows.append(row | {"negatives": str(entry["negatives"])})
+    return rows
+
+
+def _signed(value: float | None, name: str) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}") if name.endswith("_gain") else _number(value)
+
+
+def _signed_interval(entry: Mapping[str, Any], name: str) -> str:
+    if entry["low"] is None:
+        return ""
+    return f"{_signed(entry['low'], name)} to {_signed(entry['high'], name)}"
 
 
 def _columns(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:

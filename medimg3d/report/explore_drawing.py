@@ -73,7 +73,12 @@ def draw_all(
 
 def _count_jobs(summary: Mapping[str, Any]) -> dict[str, _Job]:
     tables = {"class": summary["classes"]} | dict(summary["values"])
-    return {f"counts:{name}": partial(count_bars, counts) for name, counts in tables.items() if counts}
+    classes = list(dict.fromkeys(name for part in summary["classes"].values() for name in part))
+    return {
+        f"counts:{name}": partial(count_bars, counts, classes=classes)
+        for name, counts in tables.items()
+        if counts
+    }
 
 
 def _sample_jobs(

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64] | NDArray[np.float32]
 
 BINS = 64
+MAX_STEPS = 4096  # more different values than this are no steps
 MAX_COLUMNS = 3
 
 
-def count_bars(counts: Mapping[str, Mapping[str, int]], path: Path, *, title: str = "") -> Path:
+def count_bars(
+    counts: Mapping[str, Mapping[str, int]], path: Path, *, title: str = "", classes: Sequence[str] = ()
+) -> Path:
     """A panel for each part of the data, a bar for each class with its count and its share of the part.
 
     The panels have scales of their own: a part of 16 cases would vanish beside one of 5,000.
@@ -31,6 +34,8 @@ def count_bars(counts: Mapping[str, Mapping[str, int]], path: Path, *, title: st
         counts: Part to class to number of cases.
         path: PNG to write.
         title: Title of the plot.
+        classes: Names with colours of their own on the page, in any case of letters; bars of other names are
+            grey. If none are given, every bar has the colour of its place.
 
     Returns:
         ``path``.
@@ -40,7 +45,7 @@ def count_bars(counts: Mapping[str, Mapping[str, int]], path: Path, *, title: st
     panels = figure.subplots(1, max(len(counts), 1), squeeze=False, sharey=True)[0]
     for axes, (part, own) in zip(panels, counts.items(), strict=False):
         numbers = [own.get(name, 0) for name in names]
-        bars = axes.barh(names, numbers, color=[class_color(n) for n in range(len(names))], height=0.68)
+        bars = axes.barh(names, numbers, color=_bar_colors(names, classes), height=0.68)
         total = sum(numbers)
         shares = [f"{n:,} ({100 * n / total:.0f} %)" if total else "0" for n in numbers]
         axes.bar_label(bars, shares, padding=3, fontsize=8)
@@ -108,6 +113,11 @@ def size_scatter(sizes: Mapping[str, Sequence[tuple[int, int]]], path: Path) -> 
     return save_png(figure, path)
 
 
+def _bar_colors(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    known = [name.lower() for name in classes or names]
+    return [class_color(known.index(name.lower())) if name.lower() in known else "0.65" for name in names]
+
+
 def _panels(count: int, *, height: float) -> tuple[Figure, NDArray[np.object_]]:
     columns = min(max(count, 1), MAX_COLUMNS)
     lines = -(-max(count, 1) // columns)
@@ -131,16 +141,32 @@ def _outlined(axes: Axes, groups: Mapping[str, Floats]) -> None:
             highest = max(highest, float(heights[1:-1].max(initial=0.0)))
         axes.set_ylim(0, 1.3 * highest or None)  # black and saturated pixels would flatten the rest
     axes.set_yticks([])
+    axes.locator_params(axis="x", nbins=6)
     axes.set_ylabel("Share")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _edges(values: Floats) -> NDArray[np.float64]:
-    """Borders of the bins; between whole numbers where all values are whole, so that no bin holds one more."""
+    """Borders of the bins; between the steps where values come in steps, so that no bin holds one step more."""
     low, high = (float(end) for end in np.percentile(values, [0.5, 99.5]))
     if high <= low:
         return np.linspace(low - 0.5, low + 0.5, BINS + 1)
-    if np.array_equal(values, np.rint(values)):
-        width = max(1.0, np.ceil((high - low + 1) / BINS))
-        return np.arange(np.floor(low) - 0.5, np.ceil(high) + width, width)
+    step, start = _step(values), float(values.min())
+    if step:
+        width = step * max(1.0, np.ceil(((high - low) / step + 1 - 1e-6) / BINS))
+        first = start + step * np.floor((low - start) / step + 1e-6)
+        return np.arange(first - step / 2, high + width, width)
     return np.linspace(low, high, BINS + 1)
+
+
+def _step(values: Floats) -> float:
+    """Step in which the values come, such as 1 for whole numbers or 1/448 for shares of 448 lines; 0 if in none."""
+    distinct = np.unique(np.asarray(values, dtype=np.float64))
+    if np.array_equal(distinct, np.rint(distinct)):
+        return 1.0
+    if len(distinct) > MAX_STEPS:
+        return 0.0
+    gaps = np.diff(distinct)
+    step = float(gaps[gaps > 1e-6 * (distinct[-1] - distinct[0])].min())
+    steps = (distinct - distinct[0]) / step
+    return step if np.allclose(steps, np.rint(steps), rtol=0, atol=0.02) else 0.0

@@ -65,6 +65,7 @@ def explore_page(summary: Mapping[str, Any], figures: Mapping[str, Path], out: P
         num_more_groups=max(0, len(groups) - MAX_GROUPS),
         unreadable=_first(summary["unreadable"]),
         not_in_a_case=_first(summary["not_in_a_case"]),
+        left_out=_first(summary["left_out"]),
         max_listed=MAX_LISTED,
         version=__version__,
     )

@@ -43,6 +43,7 @@ from medimg3d.report.classification_summary import (
 )
 from medimg3d.report.film_table import FilmRow, write_film_table
 from medimg3d.workflows.evaluation_log import TestEvaluation, earlier_evaluations, log_test_evaluation
+from medimg3d.workflows.held_against import held_against
 
 FEW_FILMS = 50
 NUM_MISTAKES = 12
@@ -89,6 +90,7 @@ def evaluate_classification(
     section: str = "test",
     bundle: Path | None = None,
     subgroup_by: Sequence[str] = ("subtype",),
+    against: Sequence[Path] = (),
     num_mistakes: int = NUM_MISTAKES,
     seed: int = 0,
     num_resamples: int = 2000,
@@ -109,6 +111,8 @@ def evaluate_classification(
         bundle: Bundle that made the predictions: its classes, its record of training cases, its log; else
             what ``run.json`` beside the predictions tells.
         subgroup_by: Columns of the references to show figures by; one that they lack is named in a notice.
+        against: Other predictions of the same films, of two classes: the specificity gained over each at equal
+            sensitivity.
         num_mistakes: Number of most confident mistakes to draw.
         seed: Seed of the intervals.
         num_resamples: Number of resamples for each interval.
@@ -147,8 +151,10 @@ def evaluate_classification(
     hashes = _hashes(scored.pairs, predicted_on, progress)
     record = find_training_record(said.folder, bundle)
     seen = None if record.missing else _seen(record, hashes)
-    summary = _summary(scored, Resampling(num_resamples, level, seed), subgroup_by)
+    how = Resampling(num_resamples, level, seed)
+    summary = _summary(scored, how, subgroup_by)
     summary |= {
+        "against": held_against(against, scored.films, scored.pairs, wanted, how),
         "section": section,
         "datalist": truth.name,
         "decision": decision,
@@ -310,6 +316,7 @@ def _summary(scored: _Scored, how: Resampling, subgroup_by: Sequence[str]) -> di
             "share": share_unsure(films, how).as_json(),
             "without": without,
             "confusion_without": sure.confusion.tolist(),
+            "mistakes": _mistakes_left_to_a_human(films),
         },
         "subgroups": {
             name: subgroup_estimates(films, values, how) for name, values in columns.items() if any(values)
@@ -328,6 +335,18 @@ def _summary(scored: _Scored, how: Resampling, subgroup_by: Sequence[str]) -> di
             "python": platform.python_version(),
             **{package: version(package) for package in ("numpy", "scipy")},
         },
+    }
+
+
+def _mistakes_left_to_a_human(films: ScoredFilms) -> dict[str, dict[str, int]]:
+    """Of two classes: how many false alarms and missed films there are, and how many of them were unsure."""
+    if films.positive is None:
+        return {}
+    is_positive, is_called = films.truth == films.positive, films.decided == films.positive
+    kinds = {"false_alarms": ~is_positive & is_called, "missed": is_positive & ~is_called}
+    return {
+        name: {"all": int(wrong.sum()), "unsure": int((wrong & films.unsure).sum())}
+        for name, wrong in kinds.items()
     }
 
 

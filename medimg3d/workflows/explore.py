@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -32,6 +33,7 @@ from medimg3d.errors import DataError, UsageError
 from medimg3d.report.explore_drawing import draw_all
 from medimg3d.report.explore_page import explore_page
 from medimg3d.report.explore_table import write_explore_table
+from medimg3d.workflows.ingest import rejected_file
 
 MAX_WORKERS = 4  # each holds an image and its label map
 
@@ -95,7 +97,7 @@ def explore(
         raise DataError(f"Not one image of {source} can be read; the first: {first}.")
     groups = find_duplicates(_occurrences(facts))
     summary = _summary(facts, datalist, groups, not_in_a_case, seed)
-    summary |= {"name": datalist.name or source.name, "layout": layout}
+    summary |= {"name": datalist.name or source.name, "layout": layout, "left_out": _left_out(source)}
     return _write(out, summary, facts, datalist, groups, source, num_samples, seed)
 
 
@@ -107,6 +109,21 @@ def _load(source: Path, patient_pattern: str | None) -> tuple[Datalist, dict[str
     if patient_pattern is not None:
         raise UsageError("A patient pattern is for folders; a datalist names its patients itself.")
     return load_datalist(source), {}, "datalist"
+
+
+def _left_out(source: Path) -> dict[str, str]:
+    """What `medimg3d datalist` left out when it made this datalist, by name, with the reason."""
+    file = rejected_file(source)
+    if source.is_dir() or not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {str(name): str(reason) for name, reason in content.items()}
+    except (OSError, ValueError, AttributeError) as err:
+        raise DataError(
+            f"{file.name} beside the datalist cannot be read ({type(err).__name__}); expected names and reasons. "
+            "Make the datalist anew, or remove the file."
+        ) from err
 
 
 def _read_all(datalist: Datalist, workers: int | None, progress: Progress | None) -> list[CaseFacts]:

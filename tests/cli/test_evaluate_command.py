@@ -110,7 +110,17 @@ def test_section_and_subgroup_reach_the_workflow(run, films, tmp_path):
     assert "The references have no column 'hospital': no figures by it." in result.stderr
 
 
-@pytest.mark.parametrize("option", [("--section", "test"), ("--subgroup", "sex"), ("--no-log",)])
+def test_what_is_gained_over_other_predictions_is_printed(run, films, tmp_path):
+    arguments = (tmp_path / "predictions", films, "--out", tmp_path / "out")
+    result = run(*arguments, "--against", tmp_path / "predictions")
+    assert result.exit_code == 0, result.output
+    assert "both at sensitivity 0.833" in result.stdout
+    assert "gained +0.000 (no interval)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "option", [("--section", "test"), ("--subgroup", "sex"), ("--against", "x"), ("--no-log",)]
+)
 def test_options_for_classes_are_refused_for_label_maps(run, study, tmp_path, option):
     error = run(tmp_path / "predictions", study, "--out", tmp_path / "out", *option).exception
     assert isinstance(error, UsageError)

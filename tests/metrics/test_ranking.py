@@ -9,6 +9,7 @@ from medimg3d.metrics.ranking import (
     roc_curve,
     weighted_auc,
     weighted_average_precision,
+    weighted_specificity_at_sensitivity,
 )
 
 
@@ -82,3 +83,29 @@ def test_a_score_that_is_no_number_is_refused():
         auc([0.1, float("nan")], [0, 1])
     with pytest.raises(ValueError, match=r"expected \(n,\)"):
         auc([0.1, 0.2], [0, 1, 1])
+
+
+def test_specificity_at_a_sensitivity_worked_out_by_hand():
+    # rising: 0.1 n, 0.3 p, 0.5 n, 0.5 p, 0.7 n, 0.9 p
+    scores, positive = [0.1, 0.3, 0.5, 0.5, 0.7, 0.9], [0, 1, 0, 1, 0, 1]
+
+    def at(sensitivity):
+        return weighted_specificity_at_sensitivity(scores, positive, np.ones((1, 6)), np.array([sensitivity]))
+
+    assert at(1.0) == pytest.approx(1 / 3)  # the cut lies below 0.3
+    assert at(2 / 3) == pytest.approx(1 / 3)  # one may be missed: the cut lies above 0.3, the tie stays whole
+    assert at(1 / 3) == pytest.approx(1.0)
+    assert at(0.0) == pytest.approx(1.0)
+    assert np.isnan(at(np.nan))
+
+
+def test_specificity_at_a_sensitivity_is_the_best_of_scikit_learns_roc_curve_in_each_resample():
+    scores, positive = random_scores(n=60, digits=1)
+    weights = np.random.default_rng(1).integers(0, 3, (20, 60)).astype(float)
+    wanted = np.random.default_rng(2).random(20)
+    found = weighted_specificity_at_sensitivity(scores, positive, weights, wanted)
+    for row, share, value in zip(weights, wanted, found, strict=True):
+        false_alarms, sensitivity, _ = metrics.roc_curve(
+            positive, scores, sample_weight=row, drop_intermediate=False
+        )
+        assert value == pytest.approx((1 - false_alarms)[sensitivity >= share].max())

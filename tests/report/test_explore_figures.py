@@ -4,7 +4,8 @@ from matplotlib.image import imread
 from phantoms import affine, oblique_affine
 
 from medimg3d.data.pixels import Pixels
-from medimg3d.report.explore_figures import count_bars, histograms, size_scatter
+from medimg3d.report.colors import class_color
+from medimg3d.report.explore_figures import _bar_colors, _edges, count_bars, histograms, size_scatter
 from medimg3d.report.sample_grid import Sample, sample_grid, sample_of
 
 
@@ -28,6 +29,20 @@ def test_histograms_of_one_value_of_no_value_and_of_whole_numbers(tmp_path):
         "fractions": {"a": np.linspace(0, 1, 50)},
     }
     assert imread(histograms(panels, tmp_path / "h.png")).shape[0] == 2 * 290 * 150 // 100
+
+
+def test_values_that_come_in_steps_have_as_many_steps_in_every_bin():
+    shares = np.tile(np.arange(100) / 448, 10)  # shares of 448 lines, each as often
+    assert set(np.histogram(shares, _edges(shares))[0][1:-2]) == {20}
+    whole = np.tile(np.arange(256.0), 4)
+    assert set(np.histogram(whole, _edges(whole))[0][1:-2]) == {16}
+    smooth = np.random.default_rng(0).random(500)
+    assert np.ptp(np.diff(_edges(smooth))) == pytest.approx(0)
+
+
+def test_a_value_that_is_a_class_keeps_its_colour_and_others_are_grey():
+    assert _bar_colors(["bacteria", "normal"], ["NORMAL", "PNEUMONIA"]) == ["0.65", class_color(0)]
+    assert _bar_colors(["a", "b"], []) == [class_color(0), class_color(1)]
 
 
 def test_the_same_sizes_give_the_same_bytes(tmp_path):

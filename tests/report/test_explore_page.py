@@ -65,6 +65,7 @@ def summary(name="a") -> dict:
         "advice": [{"level": "warning", "text": name}, {"level": "note", "text": name}],
         "unreadable": {f"{name}{n}": name for n in range(120)},
         "not_in_a_case": {name: name},
+        "left_out": {name: name},
         "not_drawn": {name: name},
     }
 
@@ -110,12 +111,23 @@ def test_a_set_of_which_little_is_known(page):
     content = summary()
     content |= {"classes": {}, "values": {}, "folds": {}, "structures": {}, "evidence": [], "advice": []}
     content |= {"shortcuts": {"classes": [], "sections": []}, "duplicates": {"groups": []}}
-    content |= {"unreadable": {}, "not_in_a_case": {}, "not_drawn": {}}
+    content |= {"unreadable": {}, "not_in_a_case": {}, "not_drawn": {}, "left_out": {}}
     content["patients"] = {"count": 0, "in_several_sections": []}
     html = page(content)
-    for text in ("patients not known", "No picture occurs twice", "Nothing stood out"):
+    for text in (
+        "patients not known",
+        "No picture occurs twice",
+        "Nothing stood out",
+        "None: all 4 cases were read",
+    ):
         assert text in html
     assert "Can a model cheat" not in html
+    assert "Patients in more than one part" not in html  # not known is not none
+
+
+def test_that_no_patient_is_in_two_parts_is_said(page):
+    html = page(summary() | {"patients": {"count": 2, "in_several_sections": []}})
+    assert "None, by the datalist's patients" in html
 
 
 def test_counts_with_shares_of_each_part():

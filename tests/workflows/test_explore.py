@@ -9,6 +9,7 @@ from PIL import Image
 
 from medimg3d.errors import DataError, UsageError
 from medimg3d.workflows.explore import explore
+from medimg3d.workflows.ingest import make_datalist
 
 
 def noise(seed, *, size=16, border=0) -> Image.Image:
@@ -73,6 +74,22 @@ def test_a_copy_in_another_format_in_another_part_with_another_class(films, tmp_
     assert [rows[name]["duplicate_group"] for name in ("0", "copy", "1")] == ["1", "1", ""]
     assert rows["copy"]["file"] == "val/copy.bmp"
     assert not any("p99" in cell for row in rows.values() for cell in row.values())
+
+
+def test_copies_that_the_datalist_left_out_are_named(films, tmp_path):
+    noise(0).save(films / "train" / "copy.bmp")
+    with open(films / "labels.csv", "a") as table:
+        table.write("train/copy.bmp,well,p0,train\n")
+    make_datalist([films], tmp_path / "films.json")
+    result = explore(tmp_path / "films.json", tmp_path / "out", num_samples=0)
+    assert result.summary["duplicates"]["num_groups"] == 0
+    ((name, reason),) = result.summary["left_out"].items()
+    assert name in ("0", "copy")
+    assert "has the same content as another" in reason
+    assert "Left out of the datalist" in result.files["page"].read_text()
+    (tmp_path / "films.rejected.json").write_text("[")
+    with pytest.raises(DataError, match=r"films\.rejected\.json beside the datalist cannot be read"):
+        explore(tmp_path / "films.json", tmp_path / "out", num_samples=0)
 
 
 def test_a_broken_file_is_named_and_the_rest_goes_on(films, tmp_path):
