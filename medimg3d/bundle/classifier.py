@@ -1,26 +1,30 @@
-"""Reads what a classification bundle says about inference and runs it on one image at a time.
+"""Reads what a classification bundle says about inference and runs it.
 
 As in :mod:`medimg3d.bundle.inference`, every part comes out of the bundle's ``inference.json``: the probability
-is the one that ``python -m monai.bundle run`` writes.
+is the one that ``python -m monai.bundle run`` writes. With ``inference_fast.json`` merged on top it is the same
+within rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medimg3d.bundle.folder import BundleFolder
-from medimg3d.bundle.inference import BundleFacts, building, load_weights, read_facts
+from medimg3d.bundle.inference import FAST, BundleFacts, building, load_weights, read_facts
+from medimg3d.data.content_hash import content_sha256
 from medimg3d.errors import BundleError
 from medimg3d.inference.decision import Decision, load_decision
 
 if TYPE_CHECKING:
     import torch
     from monai.bundle import ConfigParser
+
+    from medimg3d.inference.backends.backend import Backend
 
 DECISION = "decision.json"
 
@@ -35,8 +39,12 @@ class Classifier:
         preprocessing: ``{"image": path}`` → the same with a MetaTensor, shape (C, *spatial).
         network: In evaluation mode.
         inferer: MONAI's, called with a batch and the network.
-        num_spatial_dims: 2 for films, 3 for volumes.
         decision: From scores to a class; from ``decision.json`` beside the weights, else plain.
+        num_spatial_dims: 2 for films, 3 for volumes.
+        batch_size: Images that the network takes at once.
+        image_shape: Of a preprocessed image along I, J[, K]; None where the bundle does not fix it.
+        is_fast: Whether ``inference_fast.json`` is merged on top.
+        runner: What runs the network in its place (:mod:`medimg3d.inference.backends`); None for plain torch.
     """
 
     facts: BundleFacts
@@ -46,6 +54,37 @@ class Classifier:
     inferer: Callable[..., torch.Tensor]
     decision: Decision
     num_spatial_dims: int
+    batch_size: int = 1
+    image_shape: tuple[int, ...] | None = None
+    is_fast: bool = False
+    runner: Backend | None = None
+
+    @property
+    def backend(self) -> str:
+        """Name of what runs the network."""
+        return "torch" if self.runner is None else self.runner.name
+
+    @property
+    def refuses_bad_films(self) -> bool:
+        """Whether the preprocessing refuses what :func:`medimg3d.data.film_reader.read_film` refuses.
+
+        ``LoadImaged`` does not: where the named reader refuses a file, it asks others.
+        """
+        from medimg3d.data.load_by_one_reader import LoadByOneReaderd
+
+        first = next(iter(getattr(self.preprocessing, "transforms", ())), None)
+        # By name: a bundle carries its own copy of the class.
+        return isinstance(first, LoadByOneReaderd) and type(first.reader).__name__ == "FilmReader"
+
+    def settings(self, bundle: BundleFolder) -> dict[str, Any]:
+        """What its probabilities depend on besides the images."""
+        configs = ["inference", *([FAST] if self.is_fast else [])]
+        return {
+            "weights_sha256": self.facts.weights_sha256,
+            "configs_sha256": {name: content_sha256(bundle.config(name)) for name in configs},
+            "backend": self.backend,
+            "device": self.device.type,
+        }
 
     def image(self, path: Path) -> torch.Tensor:
         """One image as the network sees it: a MetaTensor of shape (C, *spatial)."""
@@ -57,7 +96,7 @@ class Classifier:
         import torch
 
         with torch.no_grad():
-            scores = self.inferer(batch.to(self.device), self.network)
+            scores = self.inferer(batch.to(self.device), self.runner or self.network)
         if scores.ndim != 2 or scores.shape[1] != len(self.decision.classes):
             raise BundleError(
                 f"the bundle gave scores of shape {tuple(scores.shape)}; expected (n, {len(self.decision.classes)})"
@@ -85,6 +124,7 @@ def load_classifier(
     checkpoint: Path | None = None,
     device: str | None = None,
     calibrated: bool = True,
+    fast: bool = False,
 ) -> Classifier:
     """Build the parts of ``inference.json``, load the weights and the decision that belongs to them.
 
@@ -93,6 +133,7 @@ def load_classifier(
         checkpoint: Weights instead of the bundle's own; the decision is looked for beside them.
         device: ``"cpu"``, ``"cuda"``, …; the bundle's own choice if None.
         calibrated: Use the stored decision; False is for making it anew.
+        fast: Merge ``inference_fast.json`` on top.
 
     Raises:
         UsageError: No such checkpoint or device.
@@ -104,8 +145,9 @@ def load_classifier(
             'network_data_format.outputs.pred.type "probabilities".'
         )
     facts = read_facts(bundle, checkpoint=checkpoint)
-    with building(bundle, facts, device=device) as parser:
-        return _build(parser, facts, num_spatial_dims(bundle), calibrated=calibrated)
+    with building(bundle, facts, device=device, fast=fast) as parser:
+        model = _build(parser, facts, num_spatial_dims(bundle), calibrated=calibrated)
+        return replace(model, image_shape=_image_shape(parser, bundle), is_fast=fast)
 
 
 def _build(parser: ConfigParser, facts: BundleFacts, dims: int, *, calibrated: bool) -> Classifier:
@@ -120,7 +162,23 @@ def _build(parser: ConfigParser, facts: BundleFacts, dims: int, *, calibrated: b
         inferer=parser.get_parsed_content("inferer"),
         decision=_decision(facts, calibrated=calibrated),
         num_spatial_dims=dims,
+        batch_size=_batch_size(parser),
     )
+
+
+def _batch_size(parser: ConfigParser) -> int:
+    at = "dataloader#batch_size"
+    return int(parser.get_parsed_content(at)) if at in parser else 1
+
+
+def _image_shape(parser: ConfigParser, bundle: BundleFolder) -> tuple[int, ...] | None:
+    """``image_size`` of the configuration, which a training may have changed, else what the metadata says."""
+    if "image_size" in parser:
+        shape = parser.get_parsed_content("image_size")
+    else:
+        shape = bundle.metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
+    fixed = isinstance(shape, list | tuple) and all(isinstance(size, int) for size in shape)
+    return tuple(shape) if fixed and len(shape) == num_spatial_dims(bundle) else None
 
 
 def _decision(facts: BundleFacts, *, calibrated: bool) -> Decision:

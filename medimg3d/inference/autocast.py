@@ -17,7 +17,8 @@ PRECISIONS = ("float32", "bfloat16")
 class AutocastInferer(Inferer):
     """Runs an inferer under autocast, with the network's memory laid out channels-last, optionally compiled.
 
-    Compilation wraps the calls, not the network: the keys of its ``state_dict`` stay as they are.
+    Compilation wraps the calls, not the network: the keys of its ``state_dict`` stay as they are. What stands in a
+    network's place (:mod:`medimg3d.inference.backends`) is called as it is.
 
     Args:
         precision: ``"float32"`` or ``"bfloat16"``.
@@ -47,8 +48,10 @@ class AutocastInferer(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """The network's output as float32; shapes as the inner inferer gives them."""
-        run = self._prepare(network)
         images = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
+        if not isinstance(network, nn.Module):
+            return self.inferer(images, network, *args, **kwargs).float()
+        run = self._prepare(network)
         if self.channels_last:
             images = images.to(memory_format=_channels_last(images.ndim))
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):

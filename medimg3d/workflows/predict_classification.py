@@ -1,6 +1,7 @@
 """From a classification bundle and images to probabilities and decisions, one row a file.
 
-One image at a time: a file that cannot be used is rejected with its reason and the rest goes on.
+Images are taken in the bundle's batches, and while one is in the network the next is loaded. A file that cannot be
+used is rejected with its reason and the rest goes on.
 """
 
 from __future__ import annotations
@@ -8,22 +9,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medimg3d.bundle.classifier import Classifier, load_classifier, num_spatial_dims
 from medimg3d.bundle.folder import BundleFolder
-from medimg3d.bundle.inference import BundleFacts
+from medimg3d.bundle.inference import BundleFacts, has_fast_inference
+from medimg3d.bundle.run_images import with_image_backend
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.film_reader import read_film
-from medimg3d.data.input_checks import check_volume
 from medimg3d.data.inputs import InputFile, find_inputs
-from medimg3d.data.volume_file import read_volume
-from medimg3d.errors import DataError, Medimg3dError, UsageError
+from medimg3d.errors import Medimg3dError, UsageError
 from medimg3d.inference.predictions_csv import PREDICTIONS, prediction_row, write_predictions
+from medimg3d.workflows.classified_images import Classified, classified
 from medimg3d.workflows.prediction_record import write_run_record
 
 Progress = Callable[[int, int], None]
@@ -60,14 +59,17 @@ class ClassificationResult:
     Attributes:
         out: Folder with everything.
         bundle: What made the predictions.
+        settings: What the predictions depend on besides the images.
         images: Accepted images, in order.
         rejected: File → reason.
         ignored: Hidden files and sidecars → reason.
+        rejected_images: Rejects that were opened, by case.
         seconds: Time taken.
     """
 
     out: Path
     bundle: BundleFacts
+    settings: dict[str, Any] = field(default_factory=dict)
     images: list[PredictedImage] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
@@ -93,12 +95,15 @@ def predict_classification(
     checkpoint: Path | None = None,
     explain: bool = False,
     device: str | None = None,
+    fast: bool = True,
+    backend: str | None = None,
     progress: Progress | None = None,
 ) -> ClassificationResult:
     """Classify images with a bundle.
 
     Writes to ``out``: ``predictions.csv``, ``run.json``, ``index.html``, and with ``explain`` the heat maps of
-    :mod:`medimg3d.workflows.explain`.
+    :mod:`medimg3d.workflows.explain`. The probabilities are those of ``python -m monai.bundle run --config_file
+    configs/inference.json``, within 1e-4 with ``fast`` or a backend in float32.
 
     Args:
         bundle: Folder of a classification bundle.
@@ -108,14 +113,20 @@ def predict_classification(
         checkpoint: Weights instead of the bundle's own.
         explain: Draw where the network looked.
         device: ``"cpu"``, ``"cuda"``, …; the bundle's own choice if None.
+        fast: Merge the bundle's ``inference_fast.json``, if it has one: several images at once.
+        backend: What runs the network (:mod:`medimg3d.inference.backends`): a name, or ``"auto"`` for the fastest
+            of a short trial; plain torch if None. Heat maps are always torch's.
         progress: Called before the first image and after each.
 
     Returns:
         Accepted and rejected files; all may be rejected.
 
     Raises:
-        UsageError: No bundle, no such input, a folder without images, or ``out`` is an input folder.
+        UsageError: No bundle, no such input, a folder without images, ``out`` is an input folder, or a backend for
+            images of no fixed size.
         BundleError: The bundle is no classifier, cannot be built, or its weights do not fit.
+        MissingExtraError: The package of the backend is not installed.
+        BackendError: The backend cannot run here, or cannot run this network.
     """
     started = time.monotonic()
     folder = BundleFolder(bundle)
@@ -124,22 +135,45 @@ def predict_classification(
             f"--out is the input folder {out}; choose another, so that images and results stay apart."
         )
     found = find_inputs(inputs, without=out, films=num_spatial_dims(folder) == 2)
-    model = load_classifier(folder, checkpoint=checkpoint, device=device)
+    fast = fast and has_fast_inference(folder)
+    model = load_classifier(folder, checkpoint=checkpoint, device=device, fast=fast)
+    model = with_image_backend(model, backend)
     result = ClassificationResult(
-        out, model.facts, rejected=dict(found.rejected), ignored=dict(found.ignored)
+        out, model.facts, model.settings(folder), rejected=dict(found.rejected), ignored=dict(found.ignored)
     )
     out.mkdir(parents=True, exist_ok=True)
     try:
-        for done, image in enumerate(found.images):
-            if progress is not None:
-                progress(done, len(found.images))
-            _predict_or_reject(image, _file_name(image, inputs), model, result, explain=explain)
-        if progress is not None:
-            progress(len(found.images), len(found.images))
+        _predict_all(found.images, inputs, model, result, explain=explain, progress=progress)
     finally:  # also when the user stops: what is finished is listed
         result.seconds = time.monotonic() - started
         _write_tables(result, model)
     return result
+
+
+def _predict_all(
+    images: Sequence[InputFile],
+    inputs: Sequence[Path],
+    model: Classifier,
+    result: ClassificationResult,
+    *,
+    explain: bool,
+    progress: Progress | None,
+) -> None:
+    if progress is not None:
+        progress(0, len(images))
+    with closing(classified(images, model)) as outcomes:
+        for done, (image, outcome) in enumerate(outcomes, start=1):
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                file = _file_name(image, inputs)
+                result.images.append(_predicted(image, file, outcome, model, result.out, explain=explain))
+            except Exception as err:  # noqa: BLE001 - whatever MONAI stumbles over must not stop the rest
+                reason = _reason(image, err)
+                result.rejected[image.key] = reason
+                result.rejected_images.append((image, reason))
+            if progress is not None:
+                progress(done, len(images))
 
 
 def _file_name(image: InputFile, inputs: Sequence[Path]) -> str:
@@ -150,44 +184,17 @@ def _file_name(image: InputFile, inputs: Sequence[Path]) -> str:
     return image.path.name
 
 
-def _predict_or_reject(
-    image: InputFile, file: str, model: Classifier, result: ClassificationResult, *, explain: bool
-) -> None:
-    try:
-        result.images.append(_predicted(image, file, model, result.out, explain=explain))
-        return
-    except Medimg3dError as err:
-        reason = str(err)
-    except Exception as err:  # noqa: BLE001 - whatever MONAI stumbles over must not stop the rest
-        _log.debug("%s", image.case, exc_info=True)
-        reason = f"the model failed on it ({type(err).__name__}); run it alone with --debug"
-    result.rejected[image.key] = reason
-    result.rejected_images.append((image, reason))
+def _reason(image: InputFile, error: Exception) -> str:
+    """Why an image is rejected."""
+    if isinstance(error, Medimg3dError):
+        return str(error)
+    _log.debug("%s", image.case, exc_info=error)
+    return f"the model failed on it ({type(error).__name__}); run it alone with --debug"
 
 
-def _check_readable(path: Path, model: Classifier) -> None:
-    """Refuse a file in words of its own: MONAI's loader hides the reader's reason.
-
-    Raises:
-        DataError: It is no film (2D networks) or no volume (3D networks) that can be predicted on.
-    """
-    if model.num_spatial_dims == 2:
-        try:
-            read_film(path)
-        except ValueError as err:
-            raise DataError(str(err)) from err
-    else:
-        check_volume(read_volume(path), num_channels=model.facts.num_channels)
-
-
-def _predicted(image: InputFile, file: str, model: Classifier, out: Path, *, explain: bool) -> PredictedImage:
-    _check_readable(image.path, model)
-    pixels = model.image(image.path)
-    if float(pixels.max()) == float(pixels.min()):
-        raise DataError("has one value everywhere; expected an image of something")
-    if not bool(np.isfinite(pixels.numpy()).all()):
-        raise DataError("holds NaN or infinite values; expected numbers")
-    probabilities = model.decision.probabilities(model.logits(pixels[None]).numpy())[0]
+def _predicted(
+    image: InputFile, file: str, found: Classified, model: Classifier, out: Path, *, explain: bool
+) -> PredictedImage:
     heat_map = None
     if explain:
         from medimg3d.workflows.explain import explain_case
@@ -197,8 +204,8 @@ def _predicted(image: InputFile, file: str, model: Classifier, out: Path, *, exp
         file=file,
         case=image.case,
         path=image.path,
-        image_sha256=content_sha256(image.path),
-        row=prediction_row(file, image.case, probabilities, model.decision),
+        image_sha256=found.image_sha256,
+        row=prediction_row(file, image.case, list(found.probabilities), model.decision),
         heat_map=heat_map,
     )
 
@@ -206,7 +213,9 @@ def _predicted(image: InputFile, file: str, model: Classifier, out: Path, *, exp
 def _write_tables(result: ClassificationResult, model: Classifier) -> None:
     rows = [image.row for image in result.images]
     write_predictions(rows, model.decision.classes, result.out / PREDICTIONS)
-    write_run_record(_records(result), result.bundle, result.seconds, result.out / "run.json")
+    write_run_record(
+        _records(result), result.bundle, result.seconds, result.out / "run.json", settings=result.settings
+    )
     _write_index(result, model)
 
 

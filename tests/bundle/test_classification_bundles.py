@@ -81,7 +81,7 @@ def test_stock_monai_and_medimg3d_write_the_same_predictions(trained, films, tmp
         "run", cwd=tmp_path, config_file=trained / "configs" / "inference.json", bundle_root=trained,
         dataset_dir=films, output_dir=tmp_path / "stock",
     )  # fmt: skip
-    predict_classification(trained, [films], tmp_path / "own")
+    predict_classification(trained, [films], tmp_path / "own", fast=False)
     stock = (tmp_path / "stock" / "predictions.csv").read_text()
     own = (tmp_path / "own" / "predictions.csv").read_text()
     assert stock == own
