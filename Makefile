@@ -21,11 +21,11 @@ $(INSTALLED): FORCE
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean FORCE
+.PHONY: help demo test check bench bench-training clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## Show these targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 24
 
 demo: $(INSTALLED) ## Segment both hippocampi of a real MRI and write pictures and a report
 	@$(RUN)/medimg3d demo
@@ -43,10 +43,12 @@ check: $(INSTALLED) ## Check style, types and layers
 	$(RUN)/python -m mypy
 	$(RUN)/lint-imports
 
-bench: $(INSTALLED) ## Run every benchmark; each prints JSON lines
-	@for script in benchmarks/*.py; do \
-		[ -e "$$script" ] || { echo "No benchmark in benchmarks/."; break; }; \
-		echo "$$script" >&2; $(RUN)/python "$$script" || exit 1; \
+bench: $(INSTALLED) ## Measure prediction against stock MONAI: JSON lines and a table (hours; QUICK=1 to try)
+	@$(RUN)/python benchmarks/run_all.py $(if $(QUICK),--quick)
+
+bench-training: $(INSTALLED) ## Measure training against plain MONAI and PyTorch; JSON lines
+	@for name in training_throughput film_throughput; do \
+		echo "benchmarks/$$name.py" >&2; $(RUN)/python "benchmarks/$$name.py" || exit 1; \
 	done
 
 clean: ## Remove the environment and what tools left behind

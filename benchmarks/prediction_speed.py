@@ -4,8 +4,10 @@ A bundle with an untrained network of the size in question is made, and a CT of 
 a process of its own, in turn, on the same file; start-up of the process and conversion of the network are not
 counted, but stated. The baseline is frozen: SlidingWindowInferer with overlap 0.5 and window batch 1, torch's default
 threads, and after it what the zoo's bundles do: softmax, Invertd, argmax ("zoo"), or argmax and Invertd by nearest
-neighbour ("cheap"). The Dice of each class compares medimg3d's labels with the zoo order's. Prints one JSON line
-a side and one a ratio.
+neighbour ("cheap"). The Dice of each class compares medimg3d's labels with stock's: the network is untrained, so that
+nothing can be compared with a truth, and many voxels lie between two classes, so that bfloat16 and int8 look worse
+here than they are (prediction_folder.py has a trained one). openvino-int8 is quantized on windows of the small
+image and taken as it is. Prints one JSON line a side and one a ratio.
 
 Usage: python benchmarks/prediction_speed.py [--network unet] [--shape 512,512,250] [--spacing 0.8,0.8,1.5]
        [--model-spacing 1.5] [--classes 15] [--backends torch,openvino-f32] [--orders zoo,cheap] [--rounds 1]
@@ -19,17 +21,22 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 Config = dict[str, Any]
+
+PACKAGES = ("medimg3d", "monai", "torch", "openvino", "nncf")
+OUT_OF_MEMORY = "killed: not enough memory?"
 
 NETWORKS: dict[str, Config] = {
     "unet": {  # 4.8 million weights
@@ -53,7 +60,21 @@ NETWORKS: dict[str, Config] = {
 
 def main() -> None:
     """Read the arguments and run the sides in turn."""
-    arguments = argparse.ArgumentParser(description=__doc__)
+    given = read_arguments(__doc__)
+    if given.side:
+        print(json.dumps(SIDES[given.side.split(":")[0]](given, given.side.split(":")[1])))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        given.folder = Path(folder)
+        make_ct(given)
+        make_bundle(given)
+        for number in range(given.rounds):
+            one_round(given, number)
+
+
+def read_arguments(description: str | None) -> argparse.Namespace:
+    """What is measured; the scripts beside this one that use its CT and its bundle take the same."""
+    arguments = argparse.ArgumentParser(description=description)
     arguments.add_argument("--network", choices=sorted(NETWORKS), default="unet")
     arguments.add_argument("--shape", default="512,512,250")
     arguments.add_argument("--spacing", default="0.8,0.8,1.5", help="of the CT, in mm")
@@ -71,16 +92,8 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.quick:
-        given.shape, given.window = "96,96,64", 48
-    if given.side:
-        print(json.dumps(SIDES[given.side.split(":")[0]](given, given.side.split(":")[1])))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        given.folder = Path(folder)
-        make_ct(given)
-        make_bundle(given)
-        for number in range(given.rounds):
-            one_round(given, number)
+        given.shape, given.window = "96,96,64", 64 if given.network == "swinunetr" else 48
+    return given
 
 
 def one_round(given: argparse.Namespace, number: int) -> None:
@@ -91,37 +104,68 @@ def one_round(given: argparse.Namespace, number: int) -> None:
     for backend in given.backends.split(","):
         ours = in_own_process(given, f"medimg3d:{backend}")
         for order, other in stock.items():
+            if "failed" in (other | ours):
+                continue
             report(
                 given, round=number, backend=backend, against=order, ratio=other["seconds"] / ours["seconds"],
                 least_dice=least_dice(given.folder / f"stock_{order}", given.folder / f"medimg3d_{backend}"),
+                **side_by_side(other, ours, "seconds", "peak_memory_gb"),
             )  # fmt: skip
 
 
+def side_by_side(stock: dict[str, Any], ours: dict[str, Any], *names: str) -> dict[str, list[Any]]:
+    """Figures of stock and of medimg3d, in this order."""
+    return {name: [stock[name], ours[name]] for name in names}
+
+
 def in_own_process(given: argparse.Namespace, side: str) -> dict[str, Any]:
-    """What a side found; printed, too."""
+    """What a side found; printed, too. A side that was killed is a finding; any other error ends the script."""
     options = ["--side", side, "--folder", given.folder, "--network", given.network, "--window", given.window]
     options += ["--memory-gb", given.memory_gb] if given.memory_gb else []
-    command = [sys.executable, "-W", "ignore", __file__, *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr[-3000:])
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found = run_side(sys.argv[0], *options, cache=given.folder / "cache")
     report(given, side=side, **found)
     return found
 
 
+def run_side(script: str, *options: object, cache: Path) -> dict[str, Any]:
+    """The last line of a script run in a process of its own, with the seconds of the whole process.
+
+    Args:
+        script: The script.
+        options: Its arguments.
+        cache: Folder of converted networks, so that a conversion is never one of an earlier day.
+    """
+    command = [sys.executable, "-W", "ignore", script, *map(str, options)]
+    begin = time.perf_counter()
+    environment = os.environ | {"MEDIMG3D_CACHE": str(cache)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    seconds = time.perf_counter() - begin
+    if done.returncode == -signal.SIGKILL:
+        return {"failed": OUT_OF_MEMORY, "process_s": seconds}
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found | {"process_s": seconds}
+
+
 def stock_side(given: argparse.Namespace, order: str) -> dict[str, Any]:
-    """Stock MONAI's evaluator, as `python -m monai.bundle run` builds it; no medimg3d."""
+    """Stock MONAI's evaluator, as `python -m monai.bundle run` builds it; no medimg3d. Building it is not counted."""
     sys.modules["medimg3d"] = None  # type: ignore[assignment]
+    import torch
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser()
-    parser.read_config(str(given.folder / "bundle" / "configs" / f"stock_{order}.json"))
-    parser["output_dir"] = str(given.folder / f"stock_{order}")
-    evaluator = parser.get_parsed_content("evaluator")
+    def evaluator(images: str, out: str) -> Any:
+        parser = ConfigParser()
+        parser.read_config(str(given.folder / "bundle" / "configs" / f"stock_{order}.json"))
+        parser["dataset_dir"], parser["output_dir"] = str(given.folder / images), str(given.folder / out)
+        return parser.get_parsed_content("evaluator")
+
+    evaluator("small", "warm_up").run()
+    ready = evaluator("ct", f"stock_{order}")
     begin = time.perf_counter()
-    evaluator.run()
-    return {"seconds": time.perf_counter() - begin, "peak_memory_gb": peak_memory_gb()}
+    ready.run()
+    seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "peak_memory_gb": peak_memory_gb(), "threads": torch.get_num_threads()}
 
 
 def our_side(given: argparse.Namespace, backend: str) -> dict[str, Any]:
@@ -133,6 +177,8 @@ def our_side(given: argparse.Namespace, backend: str) -> dict[str, Any]:
     bundle, out = given.folder / "bundle", given.folder / f"medimg3d_{backend}"
     options: dict[str, Any] = {"overlays": False, "reports": False, "backend": backend}
     begin = time.perf_counter()
+    if backend == "openvino-int8":
+        quantize_unjudged(bundle, given.folder / "small" / "small.nii.gz")
     predict(bundle, [given.folder / "small" / "small.nii.gz"], given.folder / "warm_up", **options)
     ready = time.perf_counter() - begin
     begin = time.perf_counter()
@@ -143,6 +189,28 @@ def our_side(given: argparse.Namespace, backend: str) -> dict[str, Any]:
         "seconds": seconds, "warm_up_with_conversion_s": ready, "stages": stages, "rejected": result.rejected,
         "peak_memory_gb": peak_memory_gb(), "threads": torch.get_num_threads(),
     }  # fmt: skip
+
+
+def quantize_unjudged(bundle: Path, image: Path) -> None:
+    """An 8-bit form on windows of one image; an untrained network has no Dice to judge it by."""
+    from medimg3d.bundle.folder import BundleFolder
+    from medimg3d.bundle.inference import load_inference, read_facts
+    from medimg3d.data.datalist import Case
+    from medimg3d.inference.backends.quantize import quantize_if_good
+    from medimg3d.workflows.quantize_bundle import training_windows
+
+    folder = BundleFolder(bundle)
+    facts = read_facts(folder)
+    model = load_inference(folder, facts, fast=True)
+    windows = training_windows(model, [Case(image=image)])
+    made = quantize_if_good(
+        model.network, windows, lambda _: [1.0], scored_on="nothing: untrained",  # type: ignore[arg-type]
+        window_shape=tuple(windows[0].shape[1:]), in_channels=windows[0].shape[0],
+        batch=model.inferer.stream.window.sw_batch_size,  # type: ignore[attr-defined]
+        weights_sha256=facts.weights_sha256,
+    )  # fmt: skip
+    if made.backend is None:
+        raise SystemExit(made.reason)
 
 
 SIDES = {"stock": stock_side, "medimg3d": our_side}
@@ -217,6 +285,7 @@ def common_config(given: argparse.Namespace) -> Config:
         "num_classes": given.classes,
         "window_size": [given.window] * 3,
         "checkpoint": checkpoint,
+        "dataset_dir": str(given.folder / "ct"),
         "output_dir": "out",
         "device": "$torch.device('cpu')",
         "preprocessing": {"_target_": "Compose", "transforms": steps},
@@ -225,7 +294,7 @@ def common_config(given: argparse.Namespace) -> Config:
         "inferer": {"_target_": "SlidingWindowInferer", "roi_size": "@window_size", "sw_batch_size": 1,
                     "overlap": 0.5, "mode": "gaussian"},
         "dataset": {"_target_": "Dataset", "transform": "@preprocessing",
-                    "data": f"$[{{'image': p}} for p in glob.glob({str(given.folder / 'ct' / '*.nii.gz')!r})]"},
+                    "data": "$[{'image': p} for p in glob.glob(@dataset_dir + '/*.nii.gz')]"},
         "evaluator": {
             "_target_": "SupervisedEvaluator", "device": "@device", "network": "@network", "inferer": "@inferer",
             "val_data_loader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
@@ -253,12 +322,15 @@ def saving() -> Config:
 
 
 def fast_config() -> Config:
-    """The overlay."""
+    """The overlay, as the shipped bundles have it."""
     return {
         "preprocessing#transforms#0#reader": "medimg3d.data.fast_nifti_reader.FastNiftiReader",
+        "preprocessing#transforms#0#dtype": None,
+        "preprocessing#transforms#0#keep_small_integers": True,
+        "preprocessing#transforms#2#_target_": "medimg3d.transforms.in_place_orientation.InPlaceOrientationd",
         "preprocessing#transforms#3#_target_": "medimg3d.transforms.separable_spacing.SeparableSpacingd",
         "inferer": {"_target_": "medimg3d.inference.label_map_inferer.LabelMapInferer", "roi_size": "@window_size",
-                    "sw_batch_size": 1, "overlap": 0.5, "mode": "gaussian", "softmax": True},
+                    "sw_batch_size": 5, "overlap": 0.5, "mode": "gaussian", "softmax": True},
         "postprocessing": {"_target_": "Compose", "transforms": [saving()]},
     }  # fmt: skip
 
@@ -278,18 +350,56 @@ def least_dice(stock: Path, ours: Path) -> float:
 
 
 def peak_memory_gb() -> float:
-    """Of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    """Of this process. Not ru_maxrss where it can be avoided: on Linux it holds the parent's peak, too."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) * 1024 / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def report(given: argparse.Namespace, **values: Any) -> None:
     """One JSON line."""
-    facts = {
-        "network": given.network, "shape": given.shape, "classes": given.classes, "cores": os.cpu_count(),
-        "processor": platform.machine(), "monai": version("monai"), "torch": version("torch"),
-    }  # fmt: skip
-    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
-    print(json.dumps({"benchmark": "prediction_speed", **facts, **rounded}), flush=True)
+    facts = {"network": given.network, "shape": given.shape, "classes": given.classes}
+    print_line(Path(sys.argv[0]).stem, **facts, **values)
+
+
+def print_line(benchmark: str, **values: Any) -> None:
+    """One JSON line, with what it was run on."""
+    print(json.dumps({"benchmark": benchmark, **rounded(values), **machine_facts()}), flush=True)
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to four places, inside as well."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def machine_facts() -> dict[str, Any]:
+    """Cores that may be used, processor, versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cores": cores, "processor": processor(), "versions": versions()}
+
+
+def processor() -> str:
+    """Its name."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(errors="replace").splitlines() if facts.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class BundleFacts:
         weights: File of the weights.
         weights_sha256: Hash of that file.
         training_cases: What the weights were trained on; empty if there is no record beside them.
+        num_axes: Axes of what the network sees: 2 or 3.
     """
 
     name: str
@@ -50,6 +51,7 @@ class BundleFacts:
     weights: Path
     weights_sha256: str
     training_cases: list[dict[str, Any]] = field(default_factory=list)
+    num_axes: int = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +73,27 @@ class Inference:
     facts: BundleFacts
     device: torch.device
     preprocessing: Callable[[dict[str, Any]], dict[str, Any]]
-    network: Callable[..., Any]
+    network: Any
     inferer: Callable[..., torch.Tensor]
     postprocessing: Callable[[dict[str, Any]], dict[str, Any]]
     amp: bool
     is_fast: bool = False
     backend: str = "torch"
 
+    @property
+    def image_axes(self) -> int:
+        """Axes of the images that it takes; 3 also for a 2D network that goes through a volume slice by slice."""
+        return 3 if _goes_by_slices(self.inferer) else self.facts.num_axes
+
     def settings(self, bundle: BundleFolder) -> dict[str, Any]:
         """What its label maps depend on besides the images."""
+        from medimg3d.inference.network_mean import AveragedNetworks
+
         configs = ["inference", *([FAST] if self.is_fast else [])]
+        further = AveragedNetworks.of(self.network).further_sha256
         return {
             "weights_sha256": self.facts.weights_sha256,
+            **({"further_weights_sha256": list(further)} if further else {}),
             "configs_sha256": {name: content_sha256(bundle.config(name)) for name in configs},
             "backend": self.backend,
             "device": self.device.type,
@@ -110,20 +121,22 @@ class Inference:
         """Predict what :meth:`prepare` gave.
 
         Returns:
-            Label map, shape (I, J, K), uint8, and its RAS affine in mm, shape (4, 4).
+            Label map, shape (I, J, K), or (I, J) of a 2D image, uint8, and its RAS affine in mm, shape (4, 4).
 
         Raises:
             BundleError: The postprocessing gives no label map of one channel with labels 0 to 255.
         """
         import torch
-        from monai.data import decollate_batch, list_data_collate
+        from monai.data import decollate_batch
 
-        batch = list_data_collate([item])
+        from medimg3d.inference.batch_of_one import batch_of_one_item
+
+        batch = batch_of_one_item(item)
         pixels = batch["image"].to(self.device)
         with torch.no_grad(), torch.autocast("cuda") if self.amp else nullcontext():
             batch |= {"image": pixels, "pred": self.inferer(pixels, self.network)}
         pred = self.postprocessing(decollate_batch(batch)[0])["pred"]
-        return _whole_labels(pred.cpu().numpy()), np.asarray(pred.affine, dtype=np.float64)
+        return _whole_labels(pred.cpu().numpy(), self.image_axes), np.asarray(pred.affine, dtype=np.float64)
 
 
 def read_facts(bundle: BundleFolder, *, checkpoint: Path | None = None) -> BundleFacts:
@@ -152,6 +165,7 @@ def read_facts(bundle: BundleFolder, *, checkpoint: Path | None = None) -> Bundl
         weights=weights,
         weights_sha256=content_sha256(weights),
         training_cases=_training_cases(weights),
+        num_axes=_num_axes(bundle),
     )
 
 
@@ -296,14 +310,34 @@ def _num_channels(bundle: BundleFolder) -> int:
     return int(image.get("num_channels", 1))
 
 
+def _num_axes(bundle: BundleFolder) -> int:
+    image = bundle.metadata["network_data_format"].get("inputs", {}).get("image", {})
+    return len(image.get("spatial_shape") or (0, 0, 0))
+
+
+def _goes_by_slices(inferer: Any) -> bool:
+    """Whether an inferer, or the one inside it, gives a 2D network the slices of a volume."""
+    from monai.inferers import SliceInferer
+
+    while inferer is not None:
+        stream = getattr(inferer, "stream", inferer)
+        if isinstance(inferer, SliceInferer) or getattr(stream, "slice_axis", None) is not None:
+            return True
+        inferer = getattr(inferer, "inferer", None)
+    return False
+
+
 def _training_cases(weights: Path) -> list[dict[str, Any]]:
     record = weights.with_name(TRAINING_CASES.name)
     return list(read_json(record).get("cases") or []) if record.is_file() else []
 
 
-def _whole_labels(pred: NDArray[Any]) -> NDArray[np.uint8]:
-    if pred.ndim != 4 or pred.shape[0] != 1:
-        raise BundleError(f"the bundle gave shape {pred.shape}; expected one label map, (1, I, J, K)")
+def _whole_labels(pred: NDArray[Any], axes: int) -> NDArray[np.uint8]:
+    if pred.ndim != axes + 1 or pred.shape[0] != 1:
+        expected = ", ".join("1IJK"[: axes + 1])
+        raise BundleError(f"the bundle gave shape {pred.shape}; expected one label map, ({expected})")
+    if pred.dtype == np.uint8:
+        return np.asarray(pred[0])
     labels: NDArray[np.uint8] = pred[0].astype(np.uint8)
     if not np.array_equal(labels, pred[0]):
         raise BundleError("the bundle gave values that are no labels; expected whole numbers from 0 to 255")

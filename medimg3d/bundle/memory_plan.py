@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medimg3d.bundle.inference import Inference
-from medimg3d.errors import UsageError
+from medimg3d.errors import Medimg3dError, UsageError
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
 
     from medimg3d.inference.memory_need import StreamPlan
 
-TEMPORARY_BYTES = 128 * 2**20
-"""Tiles on their way to the original grid, and what else is held for a moment."""
+_log = logging.getLogger(__name__)
 
-
-LOADING_COPIES = 2.5
-"""Of the image in float32, while it is loaded and resampled."""
-FLOAT = 4
+TEMPORARY_BYTES = 64 * 2**20
+"""Tiles on their way to the original grid, for each of the threads at work on them, and what else is held briefly."""
 
 
 class MemoryPlanner:
     """Chooses axis, tiles and window batch so that the whole process stays within a cap.
 
-    The process as it is, the network's activations (measured on one batch of empty windows) and the label map
-    count; what the windows and sums need is worked out by
+    The process as it is, the network's activations (measured on one empty window) and the label map count; what the
+    windows and sums need is worked out by
     :func:`medimg3d.inference.memory_need.plan_stream`.
 
     Args:
@@ -57,26 +55,36 @@ class MemoryPlanner:
         self.cap = cap
         self._measured: dict[tuple[int, ...], tuple[int, int]] = {}
 
-    def check_loading(self, path: Path) -> None:
-        """Refuse an image whose loading alone would take more than is allowed, before it is read.
+    def check_beforehand(self, path: Path) -> None:
+        """Refuse an image that can be neither loaded nor predicted within the cap, before it is read.
+
+        Its header tells what loading takes and how large the preprocessed image will be. Where that depends on its
+        content (a crop to the foreground) only the loading is looked at here, and the rest by :meth:`fitted`.
 
         Raises:
-            UsageError: It would; the message names the least cap that would do.
+            UsageError: It would take more; the message names the least cap that would do.
         """
-        import nibabel
-
-        from medimg3d.inference.memory_need import gigabytes
-        from medimg3d.inference.process_memory import resident_bytes
+        from medimg3d.bundle.loading_need import LoadingNeed
+        from medimg3d.data.volume_file import read_volume_grid
+        from medimg3d.inference.memory_need import DoesNotFitError, gigabytes
 
         try:
-            shape = nibabel.load(path).shape  # type: ignore[attr-defined]
-        except Exception:  # noqa: BLE001 - reading it will say what is wrong with it
-            return
-        need = (resident_bytes() or 0) + LOADING_COPIES * FLOAT * prod(shape)
+            volume = read_volume_grid(path)
+            loading = LoadingNeed.of(self.model, volume)
+        except Medimg3dError:
+            return  # loading it will say what is wrong with it
+        original = volume.array.shape[: len(loading.image_shape) - 1]
+        need = 0
+        if loading.is_exact:
+            try:
+                self._plan(loading.image_shape, original, batch=1)
+            except DoesNotFitError as err:
+                need = err.least
+        need = max(need, _resident() + loading.peak)
         if need > self.cap:
             raise UsageError(
-                f"Loading {' x '.join(map(str, shape))} voxels needs about {gigabytes(need)} of memory and "
-                f"{gigabytes(self.cap, down=True)} are allowed: allow more."
+                f"Prediction of an image of {' x '.join(map(str, original))} voxels needs at least {gigabytes(need)} "
+                f"of memory and {gigabytes(self.cap, down=True)} are allowed: allow more."
             )
 
     def fitted(self, image: MetaTensor) -> Inference:
@@ -88,61 +96,86 @@ class MemoryPlanner:
         Raises:
             UsageError: Nothing fits; the message names the least cap that would do.
         """
-        batches = sorted({1, self.model.inferer.stream.window.sw_batch_size}, reverse=True)  # type: ignore[attr-defined]
+        from medimg3d.inference.recorded_grid import RecordedGrid
+
+        inferer: Any = self.model.inferer
+        original = RecordedGrid.of(image).axis_map.original_shape
+        batches = sorted({1, inferer.stream.window.sw_batch_size}, reverse=True)
         for batch in batches:
             try:
-                plan = self._plan(image, batch)
+                plan = self._plan(
+                    tuple(image.shape), original, batch=batch, loaded=image.numel() * image.element_size()
+                )
             except UsageError:
                 if batch == batches[-1]:
                     raise
             else:
-                inferer: Any = self.model.inferer
+                _log.info(
+                    "%d bytes planned of %d: axis %d, tile %s, %d planes a block, %d windows, batch %d",
+                    plan.need.total, self.cap, plan.axis, plan.tile, plan.block, plan.windows, batch,
+                )  # fmt: skip
                 planned = inferer.planned(
                     axis=plan.axis, tile=plan.tile, block=plan.block, sw_batch_size=batch
                 )
                 return replace(self.model, inferer=planned)
         raise AssertionError("there is at least one batch size")
 
-    def _plan(self, image: MetaTensor, batch: int) -> StreamPlan:
-        from medimg3d.inference.memory_need import plan_stream
-        from medimg3d.inference.process_memory import resident_bytes
-        from medimg3d.inference.recorded_grid import RecordedGrid
+    def _plan(
+        self, shape: Sequence[int], original: Sequence[int], *, batch: int, loaded: int = 0
+    ) -> StreamPlan:
+        """The plan for an image of a shape, of which some bytes are in memory already."""
+        from medimg3d.inference.memory_need import FLOAT, plan_stream
 
         inferer: Any = self.model.inferer
-        spatial = tuple(image.shape[1:])
+        channels, *spatial = shape
         window = replace(inferer.stream.window, sw_batch_size=batch)
-        classes, activations = self._network_need((batch, image.shape[0], *window.shape(spatial)))
-        original = RecordedGrid.of(image).axis_map.original_shape
-        plane = prod(sorted(spatial)[1:])
-        image_bytes = image.numel() * image.element_size()
-        others = (
-            (resident_bytes() or 0) - image_bytes + 2 * prod(original) + classes * 4 * plane + TEMPORARY_BYTES
-        )
+        classes, activations = self._network_need((1, channels, *window.shape(spatial)))
+        seam = classes * FLOAT * prod(sorted(spatial)[1:])
+        others = _resident() - loaded + self._label_bytes(original, classes) + seam + _temporary_bytes()
         return plan_stream(
             window,
             spatial,
             self.cap,
             classes=classes,
-            channels=image.shape[0],
-            averaging=inferer.stream.averaging,
-            input_bytes=image.element_size(),
-            network=others + activations,
+            channels=channels,
+            averaging=inferer.stream.averaging_of(self.model.network),
+            network=others + batch * activations,
         )
 
+    def _label_bytes(self, original: Sequence[int], classes: int) -> int:
+        inferer: Any = self.model.inferer
+        if inferer.thresholds is not None:
+            return prod(original) * (classes + 1)  # a mask a region, and the labels
+        return prod(original) * (1 if classes <= 256 else 6)  # uint16 and the int32 made of it
+
     def _network_need(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Classes, and bytes of activations beside input and output, of one batch of windows."""
+        """Classes, and bytes of activations beside input and output, of one window."""
         if shape not in self._measured:
             import torch
 
             from medimg3d.inference.first_head import first_head
             from medimg3d.inference.process_memory import peak_of
 
-            network: Callable[..., Any] = self.model.network
+            inferer: Any = self.model.inferer
+            network = inferer.stream.members(self.model.network)[0]  # of several, one runs at a time
             windows = torch.zeros(shape, device=self.model.device)
             with torch.no_grad():
+                network(windows)  # what the first call makes for all later ones is in the process already
                 output, peak = peak_of(lambda: first_head(network(windows)))
             self._measured[shape] = (
                 output.shape[1],
                 max(0, (peak or 0) - output.numel() * output.element_size()),
             )
         return self._measured[shape]
+
+
+def _resident() -> int:
+    from medimg3d.inference.process_memory import resident_bytes
+
+    return resident_bytes() or 0
+
+
+def _temporary_bytes() -> int:
+    from medimg3d.inference.side_by_side import SideBySide
+
+    return TEMPORARY_BYTES * max(2, SideBySide().workers)

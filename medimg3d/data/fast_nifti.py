@@ -25,6 +25,9 @@ _SLAB_PLANES = 32  # planes of float32 that fill two cache lines of the transpos
 _LARGEST_DEFLATE_RATIO = 1032
 _CIFTI_INTENTS = range(3000, 3100)
 
+SMALL_INTEGERS = ("int8", "uint8", "int16")
+"""Types that torch has and float32 holds in more bytes."""
+
 Order = Literal["C", "F"]
 
 
@@ -40,6 +43,32 @@ class Nifti(NamedTuple):
     array: NDArray[Any]
     affine: NDArray[np.float64]
     header: Any
+
+
+class NiftiGrid(NamedTuple):
+    """What the header of a NIfTI file says.
+
+    Attributes:
+        shape: Voxels along every axis.
+        dtype: Type of the voxels as nibabel gives them: the stored one, or the floating type that it scales in.
+        affine: As of :class:`Nifti`.
+        header: As of :class:`Nifti`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    affine: NDArray[np.float64]
+    header: Any
+
+
+def read_nifti_grid(path: Path | str) -> NiftiGrid:
+    """Read the header of a NIfTI file, compressed or not, but no voxel.
+
+    Raises:
+        DataError: As :func:`read_nifti`, as far as the header and the size of the file tell.
+    """
+    with _reading(Path(path)) as (_, image, stored):
+        return NiftiGrid(stored.shape, stored.kind, np.array(image.affine, dtype=np.float64), image.header)
 
 
 def read_nifti(path: Path | str, *, dtype: DTypeLike | None = np.float32, order: Order = "F") -> Nifti:
@@ -67,26 +96,44 @@ def read_nifti(path: Path | str, *, dtype: DTypeLike | None = np.float32, order:
 
 
 def read_nifti_image(
-    path: Path | str, *, dtype: DTypeLike | None = np.float32, order: Order = "F"
+    path: Path | str,
+    *,
+    dtype: DTypeLike | None = np.float32,
+    order: Order = "F",
+    keep_small_integers: bool = False,
 ) -> tuple[Any, NDArray[Any]]:
-    """As :func:`read_nifti`, but with nibabel's image (whose own voxels cannot be had) for its methods."""
+    """As :func:`read_nifti`, but with nibabel's image (whose own voxels cannot be had) for its methods.
+
+    With ``keep_small_integers``, voxels of :data:`SMALL_INTEGERS` that the header does not scale keep that type,
+    whatever ``dtype`` says.
+    """
     if order not in ("C", "F"):
         raise ValueError(f"order must be 'C' or 'F', got {order!r}")
     path = Path(path)
+    with _reading(path) as (stream, image, stored):
+        keeps = dtype is None or (keep_small_integers and stored.kind in SMALL_INTEGERS)
+        wanted = stored.kind if keeps else np.dtype(dtype)
+        _check_real(stored, wanted)
+        is_compressed = isinstance(stream, gzip.GzipFile)
+        if not is_compressed and order == "F" and wanted == stored.dtype and not stored.is_scaled:
+            return image, np.memmap(path, wanted, "c", stored.offset, stored.shape, order="F")
+        stream.seek(stored.offset)
+        array = np.empty(stored.shape, wanted, order=order)
+        _read_into(array, stream, stored)
+        _read_to_end(stream)
+    return image, array
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[tuple[Any, Any, _Stored]]:
+    """An open file with nibabel's image of its header, checked; whatever goes wrong inside is a DataError."""
     try:
         with _opened(path) as stream:
             image = _image_class(stream).from_stream(stream)
             stored = _Stored.of(image)
-            wanted = stored.kind if dtype is None else np.dtype(dtype)
-            _check_voxels(stored, wanted)
-            is_compressed = isinstance(stream, gzip.GzipFile)
-            _check_claim(stored, path.stat().st_size, is_compressed)
-            if not is_compressed and order == "F" and wanted == stored.dtype and not stored.is_scaled:
-                return image, np.memmap(path, wanted, "c", stored.offset, stored.shape, order="F")
-            stream.seek(stored.offset)
-            array = np.empty(stored.shape, wanted, order=order)
-            _read_into(array, stream, stored)
-            _read_to_end(stream)
+            _check_voxels(stored)
+            _check_claim(stored, path.stat().st_size, isinstance(stream, gzip.GzipFile))
+            yield stream, image, stored
     except (DataError, MemoryError):
         raise
     except EOFError as err:
@@ -97,7 +144,6 @@ def read_nifti_image(
         raise DataError(
             f"cannot be read ({type(err).__name__}): truncated, damaged or no NIfTI file"
         ) from err
-    return image, array
 
 
 @dataclass(frozen=True)
@@ -165,13 +211,16 @@ def _image_class(stream: Any) -> Any:
     raise DataError("is no NIfTI file (no header of one); expected a volume as .nii or .nii.gz")
 
 
-def _check_voxels(stored: _Stored, wanted: np.dtype[Any]) -> None:
+def _check_voxels(stored: _Stored) -> None:
     if stored.dtype.fields:
         raise DataError("is a colour image (RGB voxels); expected one number a voxel")
-    if stored.kind.kind == "c" and wanted.kind != "c":
-        raise DataError("has complex voxels; expected one real number a voxel. Take the magnitude")
     if not stored.shape or stored.num_bytes == 0:
         raise DataError(f"is empty (shape {stored.shape})")
+
+
+def _check_real(stored: _Stored, wanted: np.dtype[Any]) -> None:
+    if stored.kind.kind == "c" and wanted.kind != "c":
+        raise DataError("has complex voxels; expected one real number a voxel. Take the magnitude")
 
 
 def _check_claim(stored: _Stored, file_bytes: int, is_compressed: bool) -> None:

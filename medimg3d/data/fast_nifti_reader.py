@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from monai.data import NibabelReader
 from monai.data.utils import correct_nifti_header_if_necessary
 from monai.utils import ensure_tuple
+from numpy.typing import DTypeLike
 
-from medimg3d.data.fast_nifti import read_nifti_image
+from medimg3d.data.fast_nifti import SMALL_INTEGERS, read_nifti_image
 
 
 class FastNiftiReader(NibabelReader):
@@ -24,6 +26,10 @@ class FastNiftiReader(NibabelReader):
         voxel_type: Type of the voxels. ``"float32"`` is what ``LoadImage`` turns them into anyway; a ``dtype``
             there that holds more (``float64``, ``int64`` for labels above 2**24) wants None here, which reads
             the stored type as ``NibabelReader`` does.
+        keep_small_integers: Keep int8, uint8 and int16 as stored where the header does not scale them: half the
+            memory of float32 or less. For pipelines that make float32 of it later
+            (:class:`medimg3d.transforms.separable_spacing.SeparableSpacingd` does), with ``"dtype": null`` for
+            ``LoadImage``; a step before that which works out intensities would round them.
     """
 
     def __init__(
@@ -32,9 +38,16 @@ class FastNiftiReader(NibabelReader):
         as_closest_canonical: bool = False,
         squeeze_non_spatial_dims: bool = False,
         voxel_type: str | None = "float32",
+        keep_small_integers: bool = False,
     ) -> None:
         super().__init__(channel_dim, as_closest_canonical, squeeze_non_spatial_dims)
         self.voxel_type = voxel_type
+        self.keep_small_integers = keep_small_integers
+
+    def loaded_type(self, dtype: DTypeLike) -> np.dtype[Any]:
+        """Type of the voxels that are read from a file whose header says ``dtype`` (see ``NiftiGrid``)."""
+        keeps = self.voxel_type is None or (self.keep_small_integers and np.dtype(dtype) in SMALL_INTEGERS)
+        return np.dtype(dtype if keeps else self.voxel_type)
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         """Read files whole.
@@ -55,6 +68,8 @@ class FastNiftiReader(NibabelReader):
 
     def _read(self, name: Any) -> Any:
         # C order: what LoadImage would otherwise copy it to, at five times the cost
-        image, array = read_nifti_image(name, dtype=self.voxel_type, order="C")
+        image, array = read_nifti_image(
+            name, dtype=self.voxel_type, order="C", keep_small_integers=self.keep_small_integers
+        )
         image = type(image)(array, image.affine, image.header)
         return correct_nifti_header_if_necessary(image)

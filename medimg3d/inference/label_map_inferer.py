@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor, decollate_batch
-from monai.data.utils import collate_meta_tensor
 from monai.inferers import Inferer
 
+from medimg3d.inference.batch_of_one import batch_of_one
+from medimg3d.inference.network_mean import AveragedNetworks
 from medimg3d.inference.recorded_grid import RecordedGrid
 from medimg3d.inference.restore_blocks import restore_labels, restore_regions
 from medimg3d.inference.streaming_inferer import StreamingInferer
@@ -36,7 +37,8 @@ class LabelMapInferer(Inferer):
         thresholds: Give region labels instead: one, or one a class; a voxel of several regions gets the last
             one. Scores are turned into probabilities of their own (sigmoid) first.
         outside_label: Label of voxels that preprocessing cut away.
-        **options: Further arguments of ``StreamingInferer``: ``flips``, ``axis``, ``tile``, ``air_level``, …
+        **options: Further arguments of ``StreamingInferer``: ``flips``, ``axis``, ``tile``, ``air_level``,
+            ``slice_axis``, …
 
     Raises:
         ValueError: An argument is out of its range.
@@ -81,7 +83,7 @@ class LabelMapInferer(Inferer):
         Args:
             inputs: A preprocessed image as MetaTensor, shape (1, channels, I, J[, K]), with MONAI's record of
                 transforms.
-            network: As in ``stream_windows``.
+            network: As in ``StreamingInferer.blocks``; probabilities of a ``NetworkMean`` get no second softmax.
             *args: Passed on to the network.
             **kwargs: Passed on to the network.
 
@@ -89,7 +91,7 @@ class LabelMapInferer(Inferer):
             Labels, shape (1, 1, *original), uint8 or int32, with the original affine.
 
         Raises:
-            ValueError: There is another number of cases than one.
+            ValueError: There is another number of cases than one, or ``thresholds`` of softmax probabilities.
             GeometryError: As :meth:`medimg3d.inference.recorded_grid.RecordedGrid.of`.
         """
         if len(inputs) != 1 or not isinstance(inputs, MetaTensor):
@@ -97,13 +99,17 @@ class LabelMapInferer(Inferer):
                 f"Got {len(inputs)} images as {type(inputs).__name__}; expected one MetaTensor: batch_size 1 in the "
                 "loader, and no ToTensord(track_meta=False) in the preprocessing."
             )
+        gives_probabilities = AveragedNetworks.of(network).probabilities
+        if gives_probabilities and self.thresholds is not None:
+            raise ValueError("thresholds need raw outputs; give the NetworkMean softmax=False.")
         image = decollate_batch(inputs)[0]
         grid = RecordedGrid.of(image)
         blocks = self.stream.blocks(image.as_tensor(), network, *args, **kwargs)
         place: dict[str, Any] = {"axis": self.axis, "cropped": grid.cropped, "box": grid.box}
         if self.thresholds is None:
+            softmax = self.softmax and not gives_probabilities
             labels = restore_labels(
-                blocks, grid.axis_map, softmax=self.softmax, outside_label=self.outside_label, **place
+                blocks, grid.axis_map, softmax=softmax, outside_label=self.outside_label, **place
             )
         else:
             masks = restore_regions(blocks, grid.axis_map, self.thresholds, sigmoid=True, **place)
@@ -113,5 +119,4 @@ class LabelMapInferer(Inferer):
         tensor = torch.from_numpy(labels if labels.dtype == "uint8" else labels.astype("int32"))
         meta = {name: value for name, value in image.meta.items() if name != "affine"}
         result = MetaTensor(tensor[None], affine=torch.from_numpy(grid.affine), meta=meta)
-        batch: MetaTensor = collate_meta_tensor([result])
-        return batch
+        return batch_of_one(result)

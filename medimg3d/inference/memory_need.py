@@ -118,6 +118,19 @@ class StreamPlan:
     need: MemoryNeed
 
 
+class DoesNotFitError(UsageError):
+    """No order of windows fits the cap.
+
+    Args:
+        message: What the user is told.
+        least: Least bytes that would do.
+    """
+
+    def __init__(self, message: str, least: int) -> None:
+        super().__init__(message)
+        self.least = least
+
+
 def least_memory_axis(
     window: SlidingWindow, spatial_size: Sequence[int], tile: Sequence[int] | None = None
 ) -> int:
@@ -247,7 +260,7 @@ def plan_stream(
         network: As in :func:`memory_need`.
 
     Raises:
-        UsageError: Nothing fits; the message names the least cap that would do.
+        DoesNotFitError: Nothing fits; the message names the least cap that would do.
     """
     averaging = Averaging() if averaging is None else averaging
     best: StreamPlan | None = None
@@ -274,10 +287,11 @@ def plan_stream(
                 best = plan
                 break  # a smaller block would only be slower
     if best is None:
-        raise UsageError(
+        raise DoesNotFitError(
             f"Prediction of {' x '.join(map(str, spatial_size))} voxels in {classes} classes needs at least "
             f"{gigabytes(least or 0)} of memory and {gigabytes(cap, down=True)} are allowed: allow more, or take "
-            f"fewer windows a batch than {window.sw_batch_size}, fewer flips or a smaller window."
+            f"fewer windows a batch than {window.sw_batch_size}, fewer flips or a smaller window.",
+            least or 0,
         )
     return best
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import prod
 
@@ -154,47 +155,62 @@ class OriginalGrid:
         Raises:
             ValueError: The blocks do not fit the model's grid or each other, or both activations are asked for.
         """
+        for ready in self.ready_tiles(blocks, axis, softmax=softmax, sigmoid=sigmoid):
+            for cut in ready:
+                yield cut()
+
+    def ready_tiles(
+        self, blocks: Iterable[Block], axis: int | None, *, softmax: bool, sigmoid: bool
+    ) -> Iterator[list[Callable[[], Tile]]]:
+        """The same block by block: what cuts each tile, to be called in any thread before the next block is drawn.
+
+        Raises:
+            ValueError: As :meth:`tiles`.
+        """
         if softmax and sigmoid:
             raise ValueError("softmax and sigmoid are both asked for; expected one of them, or none.")
         seams = BlockSeams(self.axis_map.model_shape, axis)
         done = 0
         for block in blocks:
             seamed = seams.extend(block)
-            for tile in self._tiles_of(seamed):
-                yield _with_activation(tile, softmax=softmax, sigmoid=sigmoid)
+            cut = partial(self._cut, seamed, softmax=softmax, sigmoid=sigmoid)
+            yield [partial(cut, place) for place in self._places_of(seamed)]
             done += prod(block.values.shape[1:])
             seams.keep(seamed)
-            del block, seamed  # not held while the next one is worked out
+            del block, seamed, cut  # not held while the next one is worked out
         expected = prod(self.axis_map.model_shape)
         if done != expected:
             raise ValueError(
                 f"The blocks hold {done} voxels; expected the {expected} of the image, each once."
             )
 
-    def _tiles_of(self, seamed: SeamedBlock) -> Iterator[Tile]:
-        """The tiles that a block completes: those whose second neighbours it holds."""
-        model_axis = self.axis_map.model_axis
+    def _places_of(self, seamed: SeamedBlock) -> Iterator[tuple[slice, ...]]:
+        """Where the tiles lie that a block completes: those whose second neighbours it holds."""
         block = seamed.block
         classes = block.values.shape[0]
         edge = next((edge for most, edge in TILE_VOXELS if classes <= most), TILE_VOXELS[-1][1])
-        owned = [
-            list(one.owned(block.start[m], block.stop[m], edge))
-            for one, m in zip(self.axes, model_axis, strict=True)
-        ]
-        order = [0, *(m + 1 for m in model_axis)]
-        for place in product(*owned):
-            box = [(0, 0)] * len(place)
-            for one, m, voxels in zip(self.axes, model_axis, place, strict=True):
-                box[m] = one.reads(voxels)
-            yield Tile(
-                place,
-                seamed.cut(tuple(box)).permute(order),
-                tuple(
-                    one.samples.part(voxels.start, voxels.stop, origin=box[m][0])
-                    for one, m, voxels in zip(self.axes, model_axis, place, strict=True)
-                ),
-                tuple(one.gain[voxels] for one, voxels in zip(self.axes, place, strict=True)),
+        return product(
+            *(
+                list(one.owned(block.start[m], block.stop[m], edge))
+                for one, m in zip(self.axes, self.axis_map.model_axis, strict=True)
             )
+        )
+
+    def _cut(self, seamed: SeamedBlock, place: tuple[slice, ...], *, softmax: bool, sigmoid: bool) -> Tile:
+        model_axis = self.axis_map.model_axis
+        box = [(0, 0)] * len(place)
+        for one, m, voxels in zip(self.axes, model_axis, place, strict=True):
+            box[m] = one.reads(voxels)
+        tile = Tile(
+            place,
+            seamed.cut(tuple(box)).permute([0, *(m + 1 for m in model_axis)]),
+            tuple(
+                one.samples.part(voxels.start, voxels.stop, origin=box[m][0])
+                for one, m, voxels in zip(self.axes, model_axis, place, strict=True)
+            ),
+            tuple(one.gain[voxels] for one, voxels in zip(self.axes, place, strict=True)),
+        )
+        return _with_activation(tile, softmax=softmax, sigmoid=sigmoid)
 
 
 def _with_activation(tile: Tile, *, softmax: bool, sigmoid: bool) -> Tile:

@@ -17,7 +17,7 @@ CLINICAL_TOLERANCE_VOXELS = 0.01
 """Shear and rounding that affines of scanners have; a hundredth of a voxel moves no border."""
 
 _RESAMPLING = ("SpatialResample", "SeparableResample", "Spacing")
-_TURNING = ("Orientation", "Flip")
+_TURNING = ("Orientation", "InPlaceOrientation", "Flip")
 
 Pairs = tuple[tuple[int, int], ...]
 

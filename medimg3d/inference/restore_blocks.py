@@ -7,7 +7,8 @@ the processor's cache. In most tiles most classes cannot win, which is known wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from medimg3d.atomic import atomic_file
 from medimg3d.geometry.axis_map import AxisMap
 from medimg3d.geometry.linear_sampling import interpolate_tile
 from medimg3d.inference.original_grid import Cropped, OriginalGrid, Tile
+from medimg3d.inference.side_by_side import SideBySide
 from medimg3d.inference.streaming import Block
 
 TOGETHER = 32
@@ -65,16 +67,24 @@ def restore_labels(
     grid = OriginalGrid.of(axis_map, cropped, box)
     softmax = softmax and not grid.is_exact  # the highest score is the highest probability
     labels: NDArray[np.integer] | None = None
-    for tile in grid.tiles(blocks, axis, softmax=softmax, sigmoid=False):
-        if labels is None:
-            classes = tile.scores.shape[0]
-            if not 2 <= classes <= 2**16:
-                raise ValueError(
-                    f"The prediction has {classes} classes; expected 2 to 65536, or use restore_regions."
-                )
-            dtype = np.uint8 if max(classes - 1, outside_label) < 2**8 else np.uint16
-            labels = np.full(axis_map.original_shape, outside_label, dtype=dtype)
+
+    def write(cut: Callable[[], Tile]) -> None:
+        tile = cut()
+        assert labels is not None
         labels[tile.place] = _winner(tile)
+
+    with SideBySide() as pool:
+        for ready in grid.ready_tiles(blocks, axis, softmax=softmax, sigmoid=False):
+            if labels is None and ready:
+                scores = ready[0]().scores
+                labels = _empty_labels(scores.shape[0], axis_map.original_shape, outside_label)
+                is_on_cpu = scores.device.type == "cpu"
+            pieces = [partial(write, cut) for cut in ready]
+            if pieces and is_on_cpu:
+                pool.run(pieces)
+            else:
+                for piece in pieces:
+                    piece()
     return np.full(axis_map.original_shape, outside_label, np.uint8) if labels is None else labels
 
 
@@ -166,6 +176,14 @@ def restore_probabilities(
                 scores[tile.place] = values
         _reached(array).flush()
         del array
+
+
+def _empty_labels(classes: int, shape: Sequence[int], outside_label: int) -> NDArray[np.integer]:
+    if not 2 <= classes <= 2**16:
+        raise ValueError(
+            f"The prediction has {classes} classes; expected 2 to 65536, or use restore_regions."
+        )
+    return np.full(shape, outside_label, np.uint8 if max(classes - 1, outside_label) < 2**8 else np.uint16)
 
 
 def _one_each(thresholds: Sequence[float] | float, classes: int) -> list[float]:

@@ -8,7 +8,9 @@ rounding of float32 sums.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations, product
@@ -95,8 +97,10 @@ def stream_windows(
     is walked in columns, one tile after the other: windows on a border between tiles are run again for each tile
     that they touch, so the result is the same and costs time, not memory.
 
-    Batches of windows are filled from one slab of windows; the last batch of a slab may be smaller. Nothing is
-    kept for gradients. Arguments are checked at the call, images and outputs as the blocks are drawn.
+    Batches of windows are filled from one slab of windows; the last batch of a slab may be smaller. Networks that
+    run several windows side by side (an attribute ``streams`` above 1) get single windows, as many at a time as the
+    batch has, while those that are done are summed. Nothing is kept for gradients. Arguments are checked at the
+    call, images and outputs as the blocks are drawn.
 
     Args:
         volume: Image, shape (channels, I, J[, K]). Floating windows reach the network in their own type, others
@@ -144,6 +148,7 @@ def stream_windows(
         window_device=image.device if window_device is None else window_device,
         importance=window.importance_map(spatial, device),
         on_window=on_window,
+        streams=min(window.sw_batch_size, *(getattr(one, "streams", 1) for one in networks)),
     )
     return walk.blocks()
 
@@ -231,14 +236,22 @@ class _Walk:
     window_device: torch.device | str
     importance: torch.Tensor
     on_window: Progress | None
+    streams: int = 1
     done: int = 0
     _sums: list[WindowSums | None] = field(default_factory=list)
+    _pool: ThreadPoolExecutor | None = None
 
     def blocks(self) -> Iterator[Block]:
         """Every region, one after the other."""
-        for box in self.boxes:
-            yield from self._region(box)
-            self._sums = []  # before the next region's are made
+        try:
+            if self.streams > 1:
+                self._pool = ThreadPoolExecutor(self.streams, "stream")
+            for box in self.boxes:
+                yield from self._region(box)
+                self._sums = []  # before the next region's are made
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
 
     def _region(self, box: Box) -> Iterator[Block]:
         """Slabs in the order of their first plane, over all passes: what lies before it, no later one touches."""
@@ -278,16 +291,42 @@ class _Walk:
         )
         wanted = [corner for corner in corners if not self._is_air(axes, corner)]
         self._tell(len(corners) - len(wanted))
-        for at in range(0, len(wanted), self.window.sw_batch_size):
-            batch = wanted[at : at + self.window.sw_batch_size]
-            self._add_batch(index, batch, box)
-            self._tell(len(batch))
+        batch = 1 if self._pool is not None else self.window.sw_batch_size
+        batches = [wanted[at : at + batch] for at in range(0, len(wanted), batch)]
+        for corners_of_batch, outputs in self._predicted(self.passes[index], batches):
+            self._add_batch(index, corners_of_batch, outputs, box)
+            del outputs  # not held while the next ones are worked out
+            self._tell(len(corners_of_batch))
 
-    def _add_batch(self, index: int, corners: list[tuple[int, ...]], box: Box) -> None:
+    def _predicted(
+        self, task: _Pass, batches: Sequence[list[tuple[int, ...]]]
+    ) -> Iterator[tuple[list[tuple[int, ...]], torch.Tensor]]:
+        """Batches of windows with their predictions, in order; of several streams, as many as a batch are held."""
+
+        def predict(corners: list[tuple[int, ...]]) -> torch.Tensor:
+            windows = torch.cat([self._cut(task.axes, corner) for corner in corners])
+            return task.predict(windows.to(self.window_device))
+
+        if self._pool is None:
+            for corners in batches:
+                yield corners, predict(corners)
+            return
+        ahead: deque[tuple[list[tuple[int, ...]], Future[torch.Tensor]]] = deque()
+        for corners in batches:
+            ahead.append((corners, self._pool.submit(predict, corners)))
+            if len(ahead) >= self.window.sw_batch_size:
+                done, future = ahead.popleft()
+                yield done, future.result()
+                del future
+        while ahead:
+            done, future = ahead.popleft()
+            yield done, future.result()
+            del future
+
+    def _add_batch(
+        self, index: int, corners: Sequence[tuple[int, ...]], outputs: torch.Tensor, box: Box
+    ) -> None:
         task = self.passes[index]
-        outputs = task.predict(
-            torch.cat([self._cut(task.axes, corner) for corner in corners]).to(self.window_device)
-        )
         sums = self._sums[index]
         if sums is None:
             sums = self._sums[index] = self._buffer(outputs.shape[1], box)

@@ -12,7 +12,9 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.inferers import Inferer
 
+from medimg3d.inference.first_head import first_head
 from medimg3d.inference.memory_need import Averaging
+from medimg3d.inference.network_mean import AveragedNetworks
 from medimg3d.inference.sliding_window import SlidingWindow
 from medimg3d.inference.streaming import Block, SkipAir, stream_windows
 
@@ -45,6 +47,8 @@ class StreamingInferer(Inferer):
         merge: See there.
         air_level: Highest value of air; windows of air alone are skipped. None skips none.
         air_fill: Prediction of air, one number a class; needed with ``air_level``.
+        slice_axis: Go through a volume with a 2D network, slice by slice along this axis, as ``SliceInferer`` does
+            along its ``spatial_dim``. ``roi_size`` then has two numbers, as ``overlap`` and ``sigma_scale`` may.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -69,13 +73,16 @@ class StreamingInferer(Inferer):
         merge: str = "volume",
         air_level: float | None = None,
         air_fill: Sequence[float] = (),
+        slice_axis: int | None = None,
     ) -> None:
         super().__init__()
+        self.slice_axis = slice_axis
+        self.network_window = roi_size if isinstance(roi_size, int) else tuple(roi_size)
         self.window = SlidingWindow(
-            roi_size if isinstance(roi_size, int) else tuple(roi_size),
-            overlap=tuple(overlap) if isinstance(overlap, Sequence) else overlap,
+            _through(self._plane(roi_size), slice_axis, 1),
+            overlap=_through(overlap, slice_axis, 0.0),
             mode=mode,
-            sigma_scale=tuple(sigma_scale) if isinstance(sigma_scale, Sequence) else sigma_scale,
+            sigma_scale=_through(sigma_scale, slice_axis, 0.125),
             sw_batch_size=sw_batch_size,
             padding_mode=padding_mode,
             cval=cval,
@@ -94,6 +101,17 @@ class StreamingInferer(Inferer):
             window_device=sw_device,
         )
 
+    def _plane(self, roi_size: Sequence[int] | int) -> Sequence[int] | int:
+        """The window's size, checked where it is one of slices."""
+        if self.slice_axis is None:
+            return roi_size
+        size = (roi_size, roi_size) if isinstance(roi_size, int) else tuple(roi_size)
+        if self.slice_axis not in (0, 1, 2) or len(size) != 2:
+            raise ValueError(
+                f"slice_axis {self.slice_axis} with roi_size {size}: expected 0, 1 or 2 and a window of two axes"
+            )
+        return size
+
     def planned(
         self, *, axis: int, tile: Sequence[int] | None, block: int, sw_batch_size: int
     ) -> StreamingInferer:
@@ -110,7 +128,8 @@ class StreamingInferer(Inferer):
 
         Args:
             image: Shape (channels, I, J[, K]).
-            network: As in :func:`stream_windows`.
+            network: As in :func:`stream_windows`; also a :class:`medimg3d.inference.network_mean.NetworkMean`,
+                whose networks are stitched one by one before they are averaged.
             *args: Passed on to the network.
             **kwargs: Passed on to the network.
 
@@ -121,8 +140,32 @@ class StreamingInferer(Inferer):
             raise ValueError(
                 "condition is not cut into windows here; use MONAI's SlidingWindowInferer for it."
             )
-        run = partial(_call, network, args, kwargs) if args or kwargs else network
-        return self._blocks(image, run, buffer_device=self.device)
+        return self._blocks(
+            image,
+            self.members(network, *args, **kwargs),
+            softmax=self.averaging_of(network).softmax,
+            buffer_device=self.device,
+        )
+
+    def members(self, network: Any, *args: Any, **kwargs: Any) -> list[Callable[[torch.Tensor], Any]]:
+        """The networks as they are given windows: of a 2D one that goes through a volume, windows one voxel deep.
+
+        Args:
+            network: One, several in a list, or a :class:`medimg3d.inference.network_mean.NetworkMean`.
+            *args: Passed on to each.
+            **kwargs: Passed on to each.
+        """
+        found = AveragedNetworks.of(network).members
+        found = tuple(partial(_call, one, args, kwargs) for one in found) if args or kwargs else found
+        if self.slice_axis is None:
+            return list(found)
+        return [partial(_on_slices, one, self.slice_axis + 2) for one in found]
+
+    def averaging_of(self, network: Any) -> Averaging:
+        """What is averaged into one prediction, the networks counted; argument as in :meth:`members`."""
+        found = AveragedNetworks.of(network)
+        softmax = self.averaging.softmax or found.probabilities
+        return replace(self.averaging, networks=len(found.members), softmax=softmax)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -159,3 +202,18 @@ class StreamingInferer(Inferer):
 
 def _call(network: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], windows: Any) -> Any:
     return network(windows, *args, **kwargs)
+
+
+def _on_slices(network: Callable[..., Any], dim: int, windows: torch.Tensor) -> torch.Tensor:
+    """A 2D network on windows that are one voxel deep along ``dim``."""
+    return first_head(network(windows.squeeze(dim))).unsqueeze(dim)
+
+
+def _through(value: Any, slice_axis: int | None, alone: Any) -> Any:
+    """Two numbers of a plane as three of a volume, with ``alone`` along the axis through the slices."""
+    if not isinstance(value, Sequence):
+        return value
+    numbers = list(value)
+    if slice_axis is not None and len(numbers) == 2:
+        numbers.insert(slice_axis, alone)
+    return tuple(numbers)

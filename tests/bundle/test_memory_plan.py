@@ -102,3 +102,24 @@ def test_what_fits_in_no_way_is_refused_with_the_least_that_would_do(many_classe
 def test_a_cap_needs_the_fast_overlay(many_classes, image, tmp_path):
     with pytest.raises(UsageError, match=r"--memory-gb needs a bundle with configs/inference_fast\.json"):
         predict(many_classes, [image], tmp_path / "out", fast=False, memory_gb=2.0)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_read(many_classes, image, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("read")
+
+    monkeypatch.setattr("medimg3d.workflows.predict.load_case", never)
+    result = predict(many_classes, [image], tmp_path / "out", overlays=False, reports=False, memory_gb=0.2)
+    (reason,) = result.rejected.values()
+    least = float(reason.split("needs at least ")[1].split(" GB")[0])
+    assert least > 0.2
+    assert "of 112 x 104 x 96 voxels needs at least" in reason
+
+
+@pytest.mark.slow
+def test_the_least_that_is_named_does(many_classes, image, tmp_path):
+    (reason,) = predicted(many_classes, image, tmp_path / "no", "0.2")["rejected"]
+    least = float(reason.split("needs at least ")[1].split(" GB")[0])
+    done = predicted(many_classes, image, tmp_path / "yes", str(round(least + 0.02, 2)))
+    assert done["rejected"] == []
+    assert done["peak_gb"] <= least + 0.02

@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.transforms import LoadImage, LoadImaged
 
+from medimg3d.data.fast_nifti import read_nifti_grid
 from medimg3d.data.fast_nifti_reader import FastNiftiReader
 
 NAME = "medimg3d.data.fast_nifti_reader.FastNiftiReader"
@@ -120,3 +121,56 @@ def test_hippocampus_loads_as_by_nibabel_reader(hippocampus):
     for folder in ("imagesTr", "labelsTr"):
         path = sorted((hippocampus / folder).glob("hippo*.nii.gz"))[0]
         assert_same_image(LoadImage(NAME)(path), LoadImage("NibabelReader")(path))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("kind", "loaded"),
+    [
+        (np.uint8, torch.uint8),
+        (np.int8, torch.int8),
+        (np.int16, torch.int16),
+        (np.uint16, torch.float32),
+        (np.int32, torch.float32),
+        (np.float32, torch.float32),
+        (np.float64, torch.float32),
+    ],
+)
+def test_small_integers_are_kept_where_asked_for_and_hold_the_same_values(tmp_path, kind, loaded, ending):
+    path = oblique(tmp_path / f"a{ending}", np.arange(60).reshape(3, 4, 5).astype(kind))
+    fast = LoadImage(NAME, dtype=None, keep_small_integers=True)(path)
+    assert fast.dtype == loaded
+    assert fast.is_contiguous()
+    assert torch.equal(fast.as_tensor().to(torch.float32), LoadImage("NibabelReader")(path).as_tensor())
+
+
+@pytest.mark.parametrize("endianness", ["<", ">"])
+def test_scaled_small_integers_become_float32(tmp_path, endianness):
+    header = nibabel.Nifti1Header(endianness=endianness)
+    header.set_data_dtype(np.int16)
+    values = np.linspace(-700.0, 1500.0, 6 * 7 * 5).reshape(6, 7, 5)
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(values, phantoms.oblique_affine(), header), path)
+    fast = LoadImage(NAME, dtype=None, keep_small_integers=True)(path)
+    assert_same_image(fast, LoadImage("NibabelReader")(path))
+
+
+def test_big_endian_small_integers_are_kept_in_the_machines_order(tmp_path):
+    header = nibabel.Nifti1Header(endianness=">")
+    header.set_data_dtype(np.int16)
+    array = np.arange(-30, 30).reshape(3, 4, 5).astype(">i2")
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4), header), path)
+    fast = LoadImage(NAME, dtype=None, keep_small_integers=True)(path)
+    assert fast.dtype == torch.int16
+    np.testing.assert_array_equal(fast.numpy(), array)
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(True, "int16"), (False, "float32")])
+def test_the_reader_tells_what_it_will_load(tmp_path, kept, expected):
+    path = oblique(tmp_path / "a.nii.gz", np.arange(60).reshape(3, 4, 5).astype(np.int16))
+    reader = FastNiftiReader(keep_small_integers=kept)
+    grid = read_nifti_grid(path)
+    assert (grid.shape, grid.dtype) == ((3, 4, 5), np.int16)
+    assert reader.loaded_type(grid.dtype) == expected
+    np.testing.assert_array_equal(grid.affine, nibabel.load(path).affine)

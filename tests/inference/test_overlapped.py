@@ -277,4 +277,6 @@ def test_depth_is_the_number_of_items_loaded_at_once():
         meeting.wait()
         return item
 
-    assert [outcome.result for _, outcome in line(range(6), load=load, work=lambda _, n: n, depth=3)] == list(range(6))
+    assert [outcome.result for _, outcome in line(range(6), load=load, work=lambda _, n: n, depth=3)] == list(
+        range(6)
+    )

@@ -251,6 +251,7 @@ def test_memory_is_a_few_planes_whatever_the_depth(monkeypatch):
 
         return call
 
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # one tile at a time
     monkeypatch.setattr(block_seams.SeamedBlock, "cut", counted(block_seams.SeamedBlock.cut))
     monkeypatch.setattr(restore_blocks, "interpolate_tile", counted(restore_blocks.interpolate_tile))
 
@@ -268,6 +269,15 @@ def test_memory_is_a_few_planes_whatever_the_depth(monkeypatch):
     (few, few_bytes), (many, many_bytes) = most(6), most(20)
     assert many == few <= 6 * 5 * 96 * 96  # a tile of the five planes that a block of two completes
     assert many_bytes <= few_bytes + 20_000  # NumPy's
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_labels_do_not_depend_on_the_number_of_threads(workers, monkeypatch):
+    scores = torch.randn((4, 9, 60, 50), generator=torch.Generator().manual_seed(0))
+    axis_map = AxisMap((0, 1, 2), (0.5,) * 3, (0.0,) * 3, (9, 60, 50), (18, 120, 100))
+    one = restore_labels(iter(cut(scores, 0, 2)), axis_map, softmax=True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: workers)
+    np.testing.assert_array_equal(restore_labels(iter(cut(scores, 0, 2)), axis_map, softmax=True), one)
 
 
 def test_tiles_without_the_streaming_axis_are_refused():

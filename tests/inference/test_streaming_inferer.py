@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.inferers import SlidingWindowInferer
+from monai.inferers import SliceInferer, SlidingWindowInferer
 
 from medimg3d.inference.mirroring import MirroringInferer
 from medimg3d.inference.streaming_inferer import StreamingInferer
@@ -66,3 +66,32 @@ def test_blocks_cover_the_case_without_the_full_tensor():
 def test_a_condition_is_refused():
     with pytest.raises(ValueError, match="condition is not cut into windows here"):
         StreamingInferer(**ARGUMENTS)(images(), network, condition=images())
+
+
+def plane_network(windows, factor=1.0):
+    """As ``network``, for slices."""
+    field = torch.arange(windows[0, 0].numel()).reshape(windows.shape[2:]) / 10
+    return torch.cat([windows * field, windows.roll(1, 2) * factor], 1)
+
+
+@pytest.mark.parametrize("mode", ["constant", "gaussian"])
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
+def test_a_2d_network_goes_through_a_volume_as_monais_slice_inferer(mode, slice_axis, axis):
+    arguments = {"roi_size": (5, 4), "sw_batch_size": 3, "overlap": 0.4, "mode": mode}
+    theirs = SliceInferer(spatial_dim=slice_axis, **arguments)(images(), plane_network)
+    ours = StreamingInferer(**arguments, slice_axis=slice_axis, axis=axis)(images(), plane_network)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_slices_take_one_overlap_and_sigma_an_axis_of_the_plane_and_the_first_head():
+    pairs = {"overlap": (0.5, 0.25), "sigma_scale": (0.2, 0.1), "mode": "gaussian"}
+    triples = {"overlap": (0.5, 0.0, 0.25), "sigma_scale": (0.2, 0.125, 0.1), "mode": "gaussian"}
+    theirs = SliceInferer(spatial_dim=1, roi_size=(5, 4), **triples)(images(), plane_network)
+    ours = StreamingInferer((5, 4), **pairs, slice_axis=1)(images(), lambda w: [plane_network(w), w])
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_window_of_three_axes_is_refused_for_slices():
+    with pytest.raises(ValueError, match="a window of two axes"):
+        StreamingInferer((5, 4, 1), slice_axis=2)

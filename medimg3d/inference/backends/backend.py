@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 import torch
@@ -58,7 +60,8 @@ class Backend:
     """Runs the windows of one network; give it to ``stream_windows`` in the network's place.
 
     A converted network takes batches of one size: a smaller batch (the last of a slab) is filled up with zeros
-    and cut again, a larger one is run in parts. Outputs are the caller's own. One call at a time.
+    and cut again, a larger one is run in parts. Outputs are the caller's own. As many calls at a time as it has
+    streams.
 
     Args:
         name: Name in :data:`medimg3d.inference.backends.kinds.KINDS`.
@@ -67,6 +70,7 @@ class Backend:
         device: Where it runs; windows from elsewhere are moved there.
         whole_batches: Whether ``run`` takes batches of ``windows.batch`` only.
         threads: Processor threads that it was made for; None if it follows torch's setting or runs on a GPU.
+        streams: Calls that may go side by side.
 
     Attributes:
         precision: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
@@ -81,6 +85,7 @@ class Backend:
         device: torch.device | str = "cpu",
         whole_batches: bool = False,
         threads: int | None = None,
+        streams: int = 1,
     ) -> None:
         self.name = name
         self.precision = kind_of_backend(name).precision
@@ -88,7 +93,9 @@ class Backend:
         self.device = torch.device(device)
         self.whole_batches = whole_batches
         self.threads = threads
+        self.streams = streams
         self._run: Run | None = run
+        self._pool = ThreadPoolExecutor(streams, "windows") if streams > 1 else None
 
     # Not torch.inference_mode: its tensors refuse changes in place, and the outputs are the caller's own.
     @torch.no_grad()
@@ -116,14 +123,17 @@ class Backend:
         windows = plain.detach().to(self.device, torch.float32)
         if not self.whole_batches:
             return self._run(windows).float()
-        parts = [
-            _filled_up(self._run, part, self.windows.batch) for part in windows.split(self.windows.batch)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        parts = windows.split(self.windows.batch)
+        if len(parts) == 1:
+            return _filled_up(self._run, parts[0], self.windows.batch)
+        each = map if self._pool is None else self._pool.map
+        return torch.cat(list(each(partial(_filled_up, self._run, batch=self.windows.batch), parts)))
 
     def close(self) -> None:
         """Free what it holds; a second time does nothing."""
         self._run = None
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def __enter__(self) -> Backend:
         return self

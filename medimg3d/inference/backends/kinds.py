@@ -46,9 +46,9 @@ KINDS = {
     "torch-channels-last": Kind("float32", ("cpu", "cuda"), purpose="PyTorch, channels last in memory"),
     "torch-bf16": Kind("bfloat16", ("cpu", "cuda"), purpose="PyTorch, bfloat16 autocast, channels last"),
     "compile": Kind("float32", ("cpu", "cuda"), purpose="torch.compile"),
-    "openvino-f32": Kind("float32", ("cpu",), ("openvino",), "openvino", "OpenVINO"),
-    "openvino-bf16": Kind("bfloat16", ("cpu",), ("openvino",), "openvino", "OpenVINO in bfloat16"),
-    "openvino-int8": Kind("int8", ("cpu",), ("openvino",), "openvino", "OpenVINO, quantized to 8 bits"),
+    "openvino-f32": Kind("float32", ("cpu",), ("openvino",), "fast", "OpenVINO"),
+    "openvino-bf16": Kind("bfloat16", ("cpu",), ("openvino",), "fast", "OpenVINO in bfloat16"),
+    "openvino-int8": Kind("int8", ("cpu",), ("openvino",), "int8", "OpenVINO, quantized to 8 bits"),
     "onnxruntime": Kind("float32", ("cpu",), ("onnxruntime", "onnx"), "onnx", "ONNX Runtime"),
     "tensorrt": Kind("float32", ("cuda",), ("tensorrt", "onnx"), "tensorrt", "TensorRT"),
 }

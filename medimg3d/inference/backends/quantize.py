@@ -95,9 +95,9 @@ def quantize_if_good(
     """
     windows = WindowBatch(tuple(window_shape), in_channels, batch)
     cache = default_cache_dir() if cache_dir is None else cache_dir
-    batches = _batches(calibration, windows)
+    singles = _single_windows(calibration, windows)
     try:
-        entry = _quantized(network, batches, windows, weights_sha256, cache)
+        entry = _quantized(network, singles, windows, weights_sha256, cache)
         verdict = read_verdict(entry)
         if verdict is None or verdict.scored_on != scored_on:
             before = make_backend(
@@ -195,21 +195,21 @@ def _judged(entry: Entry, before: Backend, windows: WindowBatch, score: Score, s
 
 def _quantized(
     network: nn.Module,
-    batches: list[NDArray[np.float32]],
+    singles: list[NDArray[np.float32]],
     windows: WindowBatch,
     weights_sha256: str,
     cache_dir: Path,
 ) -> Entry:
     """The 8-bit form, made on these very windows."""
     key = int8_key(network, windows, weights_sha256=weights_sha256)
-    calibration = hashlib.sha256(b"".join(batch.tobytes() for batch in batches)).hexdigest()
+    calibration = hashlib.sha256(b"".join(window.tobytes() for window in singles)).hexdigest()
     entry = stored(key, cache_dir)
     if entry is not None and entry.facts.get("calibration_sha256") != calibration:
         discard(entry)
 
     def convert(folder: Path) -> Mapping[str, Any]:
-        _write_quantized(openvino_model(network, windows), batches, folder)
-        return {"calibration_sha256": calibration, "windows": len(batches), "nncf": version("nncf")}
+        _write_quantized(openvino_model(network, windows), singles, folder)
+        return {"calibration_sha256": calibration, "windows": len(singles), "nncf": version("nncf")}
 
     def agreement(folder: Path) -> Mapping[str, Any]:
         with openvino_backend("openvino-int8", folder, windows) as fresh:
@@ -218,35 +218,31 @@ def _quantized(
     return converted(key, cache_dir, convert=convert, check=agreement)
 
 
-def _write_quantized(model: Any, batches: list[NDArray[np.float32]], folder: Path) -> None:
+def _write_quantized(model: Any, singles: list[NDArray[np.float32]], folder: Path) -> None:
     nncf = _import_nncf()
     try:
         with quiet("nncf"), without_telemetry():
             quantized = nncf.quantize(
                 model,
-                nncf.Dataset(batches),
+                nncf.Dataset(singles),
                 preset=nncf.QuantizationPreset.MIXED,
                 target_device=nncf.TargetDevice.CPU,
-                subset_size=len(batches),
+                subset_size=len(singles),
             )
     except Exception as err:
         raise BackendError(f"NNCF cannot quantize the network ({type(err).__name__}).") from err
     import_openvino().save_model(quantized, folder / MODEL, compress_to_fp16=False)
 
 
-def _batches(calibration: Sequence[torch.Tensor], windows: WindowBatch) -> list[NDArray[np.float32]]:
-    """The windows in batches of the one size; the last is filled up from the first windows."""
+def _single_windows(calibration: Sequence[torch.Tensor], windows: WindowBatch) -> list[NDArray[np.float32]]:
+    """The windows as the converted network takes them, each (1, channels, *window)."""
     wanted = windows.size[1:]
     if not calibration:
         raise ValueError("expected at least one calibration window, got none")
     for window in calibration:
         if tuple(window.shape) != wanted:
             raise ValueError(f"expected calibration windows of shape {wanted}, got {tuple(window.shape)}")
-    count = -(-len(calibration) // windows.batch) * windows.batch
-    arrays = [
-        np.asarray(calibration[at % len(calibration)].detach().cpu(), dtype=np.float32) for at in range(count)
-    ]
-    return [np.stack(arrays[at : at + windows.batch]) for at in range(0, count, windows.batch)]
+    return [np.asarray(window.detach().cpu(), dtype=np.float32)[None] for window in calibration]
 
 
 def _import_nncf() -> Any:

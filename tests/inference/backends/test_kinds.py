@@ -32,9 +32,9 @@ def test_with_a_gpu_tensorrt_is_refused_on_the_cpu_and_named_with_its_extra_on_t
 @pytest.mark.parametrize(
     ("name", "package", "extra"),
     [
-        ("openvino-f32", "openvino", "openvino"),
-        ("openvino-bf16", "openvino", "openvino"),
-        ("openvino-int8", "openvino", "openvino"),
+        ("openvino-f32", "openvino", "fast"),
+        ("openvino-bf16", "openvino", "fast"),
+        ("openvino-int8", "openvino", "int8"),
         ("onnxruntime", "onnxruntime", "onnx"),
         ("onnxruntime", "onnx", "onnx"),
     ],

@@ -138,10 +138,11 @@ def test_other_cases_or_other_windows_make_a_new_verdict(tmp_path):
     assert len(score.asked) == 6
 
 
-def test_windows_are_quantized_in_batches_of_the_size(tmp_path):
+def test_windows_are_quantized_one_by_one_and_run_side_by_side(tmp_path):
     needs_installed("openvino", "nncf")
     found = quantized(Scores([0.9], [0.9]), tmp_path, batch=2)
-    assert found.backend.windows.batch == 2
+    assert found.backend.windows.batch == 1
+    assert found.backend.streams == min(2, torch.get_num_threads())
     assert found.backend(torch.zeros(3, 1, *SHAPE)).shape == (3, 3, *SHAPE)
 
 
