@@ -61,5 +61,6 @@ class SideBySide:
 
 
 def _begin(ready: Barrier) -> None:
+    torch.get_num_threads()  # a new thread takes over the common number when it is first asked, so ask before
     torch.set_num_threads(1)
     ready.wait()
