@@ -4,8 +4,8 @@ Each piece is a script of this folder with its options. Its lines are printed as
 results in one go when it has ended well, so that a piece that was stopped has left nothing and is run again, and one
 that is whole is passed over as long as options, versions and machine are the same (--again runs it anew; the table
 takes the latest). A piece that fails is named at the end (exit code 1), and the others go on. The baseline's cheaper
-order is measured with the UNet; with the other networks, whose windows take much longer, the zoo's alone. Nothing
-else should run on the machine meanwhile: all takes hours.
+order and the other backends are measured with the UNet; with the other networks, whose windows take much longer, the
+zoo's order alone, on half the slices. Nothing else should run on the machine meanwhile: all takes hours.
 
 Usage: python benchmarks/run_all.py [--results benchmarks/results/prediction.jsonl] [--only speed-unet,folder]
        [--again] [--table-only] [--readme README.md] [--quick]
@@ -54,24 +54,27 @@ class Piece:
         return {"piece": self.name, "options": list(options), **machine_facts()}
 
 
-def _speed(network: str, orders: str, backends: str) -> Piece:
-    network_option = ("--network", network)
+def _speed(network: str, orders: str, backends: str, shape: str = "512,512,250") -> Piece:
+    network_option = ("--network", network, "--shape", shape)
     return Piece(
         f"speed-{network}",
         "prediction_speed.py",
         (*network_option, "--orders", orders, "--backends", backends),
-        (*network_option, "--orders", "zoo", "--backends", "torch,openvino-f32", "--quick"),
+        ("--network", network, "--orders", "zoo", "--backends", "torch,openvino-f32", "--quick"),
     )
 
 
+HALF = "512,512,125"
+"""Of the networks whose windows take seconds: half the slices, and the zoo's order alone."""
+
 PIECES = (
     Piece("folder", "prediction_folder.py", quick=("--quick", "--backends", "torch,openvino-f32")),
-    _speed("unet", "zoo,cheap", "torch,openvino-f32,torch-bf16,openvino-bf16,openvino-int8"),
+    _speed("unet", "zoo,cheap", "torch,openvino-f32,openvino-bf16,openvino-int8"),
     Piece("parts", "prediction_parts.py", quick=("--quick", "--orders", "zoo")),
     Piece("memory", "prediction_memory.py"),
-    _speed("dynunet", "zoo", "torch,openvino-f32,openvino-bf16"),
-    _speed("swinunetr", "zoo", "torch,openvino-f32,openvino-bf16"),
-    _speed("mednext", "zoo", "torch,openvino-f32,openvino-bf16"),
+    _speed("dynunet", "zoo", "openvino-f32", HALF),
+    _speed("swinunetr", "zoo", "openvino-f32", HALF),
+    _speed("mednext", "zoo", "openvino-f32", HALF),
 )
 
 

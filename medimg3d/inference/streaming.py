@@ -188,6 +188,12 @@ class _Pass:
         assert total is not None
         return total
 
+    def recycle(self, outputs: torch.Tensor) -> None:
+        """Give a prediction that is summed back to a network that can write into it again."""
+        is_networks_own = len(self.networks) == 1 and self.flips == ((),) and not self.softmax
+        if is_networks_own and (recycle := getattr(self.networks[0], "recycle", None)) is not None:
+            recycle(outputs)
+
 
 def _passes(
     networks: tuple[Network, ...], averaging: Averaging, axes: tuple[AxisWindows, ...]
@@ -293,10 +299,18 @@ class _Walk:
         self._tell(len(corners) - len(wanted))
         batch = 1 if self._pool is not None else self.window.sw_batch_size
         batches = [wanted[at : at + batch] for at in range(0, len(wanted), batch)]
-        for corners_of_batch, outputs in self._predicted(self.passes[index], batches):
-            self._add_batch(index, corners_of_batch, outputs, box)
-            del outputs  # not held while the next ones are worked out
-            self._tell(len(corners_of_batch))
+        threads = torch.get_num_threads()
+        if self._pool is not None:  # the other cores have windows to work on
+            torch.set_num_threads(1)
+        try:
+            for corners_of_batch, outputs in self._predicted(self.passes[index], batches):
+                self._add_batch(index, corners_of_batch, outputs, box)
+                self.passes[index].recycle(outputs)
+                del outputs  # not held while the next ones are worked out
+                self._tell(len(corners_of_batch))
+        finally:
+            if self._pool is not None:
+                torch.set_num_threads(threads)
 
     def _predicted(
         self, task: _Pass, batches: Sequence[list[tuple[int, ...]]]

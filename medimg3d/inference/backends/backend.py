@@ -71,6 +71,7 @@ class Backend:
         whole_batches: Whether ``run`` takes batches of ``windows.batch`` only.
         threads: Processor threads that it was made for; None if it follows torch's setting or runs on a GPU.
         streams: Calls that may go side by side.
+        spare: Outputs that ``run`` may write into again; see :meth:`recycle`.
 
     Attributes:
         precision: ``"float32"``, ``"bfloat16"`` or ``"int8"``.
@@ -86,6 +87,7 @@ class Backend:
         whole_batches: bool = False,
         threads: int | None = None,
         streams: int = 1,
+        spare: list[torch.Tensor] | None = None,
     ) -> None:
         self.name = name
         self.precision = kind_of_backend(name).precision
@@ -94,6 +96,7 @@ class Backend:
         self.whole_batches = whole_batches
         self.threads = threads
         self.streams = streams
+        self._spare = spare
         self._run: Run | None = run
         self._pool = ThreadPoolExecutor(streams, "windows") if streams > 1 else None
 
@@ -129,9 +132,19 @@ class Backend:
         each = map if self._pool is None else self._pool.map
         return torch.cat(list(each(partial(_filled_up, self._run, batch=self.windows.batch), parts)))
 
+    def recycle(self, outputs: torch.Tensor) -> None:
+        """Give outputs back that nobody reads any more: a later call may write into them."""
+        if (
+            self._spare is not None
+            and outputs.shape[0] == self.windows.batch
+            and len(self._spare) <= self.streams
+        ):
+            self._spare.append(outputs)
+
     def close(self) -> None:
         """Free what it holds; a second time does nothing."""
         self._run = None
+        self._spare = None
         if self._pool is not None:
             self._pool.shutdown()
 

@@ -97,18 +97,20 @@ def openvino_backend(name: str, folder: Path, windows: WindowBatch) -> Backend:
     except Exception as err:
         raise BackendError(f"OpenVINO cannot load the network ({_first_line(err)}).") from err
     converted = replace(windows, batch=int(model.inputs[0].shape[0]))
+    spare: list[torch.Tensor] = []
     return Backend(
         name,
-        _runner(model, streams),
+        _runner(model, streams, spare),
         windows=converted,
         whole_batches=True,
         threads=threads,
         streams=streams,
+        spare=spare,
     )
 
 
-def _runner(model: Any, streams: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Calls the network without copying: it reads the windows where they are and writes into a new tensor."""
+def _runner(model: Any, streams: int, spare: list[torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Calls the network without copying: it reads the windows where they are and writes into a spare or new tensor."""
     openvino = import_openvino()
     shape = tuple(model.outputs[0].shape)
     requests: SimpleQueue[Any] = SimpleQueue()
@@ -116,7 +118,10 @@ def _runner(model: Any, streams: int) -> Callable[[torch.Tensor], torch.Tensor]:
         requests.put(model.create_infer_request())
 
     def run(windows: torch.Tensor) -> torch.Tensor:
-        output = torch.empty(shape)
+        try:
+            output = spare.pop()  # its memory is mapped already
+        except IndexError:
+            output = torch.empty(shape)
         request = requests.get()
         try:
             request.set_input_tensor(openvino.Tensor(windows.numpy(), shared_memory=True))
