@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_PARTIAL = ".partial-"
+
 
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
@@ -23,7 +25,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
     try:
         yield temporary
         with open(temporary, "rb+") as handle:
@@ -31,6 +33,12 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what killed processes left of files in a folder; not to be called while another one writes there."""
+    for file in folder.glob(f"{_PARTIAL}*"):
+        file.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

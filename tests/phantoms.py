@@ -309,3 +309,145 @@ def write_class_predictions(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def write_flat_bundle(folder: Path) -> Path:
+    """A bundle of 2D images: an untrained UNet of three classes, its plain configuration and the fast one."""
+    import json
+
+    import torch
+    from tiny_networks import tiny_unet
+
+    path = "$os.path.join(@bundle_root, "
+    on_image = {"keys": "image"}
+    save = {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "resample": False}
+    invert = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image"}
+    window = {"roi_size": [16, 16], "sw_batch_size": 4, "overlap": 0.5, "mode": "gaussian"}
+    config = {
+        "imports": ["$import os", "$import torch"],
+        "bundle_root": ".",
+        "output_dir": path + "'predictions')",
+        "checkpoint": path + "'models', 'model.pt')",
+        "device": "$torch.device('cpu')",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", **on_image},
+                {"_target_": "EnsureChannelFirstd", **on_image},
+                {"_target_": "Orientationd", **on_image, "axcodes": "RA", "labels": None},
+                {"_target_": "Spacingd", **on_image, "pixdim": [1.0, 1.0], "mode": "bilinear"},
+                {"_target_": "NormalizeIntensityd", **on_image},
+            ],
+        },
+        "inferer": {"_target_": "SlidingWindowInferer", **window},
+        "network_def": {"_target_": "tiny_networks.tiny_unet", "dims": 2},
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+                {**invert, "nearest_interp": False, "to_tensor": True},
+                {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+                save,
+            ],
+        },
+    }
+    inferer = "medimg3d.inference.label_map_inferer.LabelMapInferer"
+    fast = {
+        "preprocessing#transforms#0#reader": "medimg3d.data.fast_nifti_reader.FastNiftiReader",
+        "preprocessing#transforms#3#_target_": "medimg3d.transforms.separable_spacing.SeparableSpacingd",
+        "inferer": {"_target_": inferer, **window, "softmax": True},
+        "postprocessing": save,
+    }
+    names = {"0": "background", "1": "grey", "2": "white"}
+    image = {"num_channels": 1, "spatial_shape": ["2*n", "2*n"]}
+    data_format = {
+        "inputs": {"image": image},
+        "outputs": {"pred": {"num_channels": 3, "channel_def": names}},
+    }
+    metadata = {"version": "0.1.0", "name": "Flat", "network_data_format": data_format}
+    (folder / "configs").mkdir(parents=True, exist_ok=True)
+    for name, content in (("inference", config), ("inference_fast", fast), ("metadata", metadata)):
+        (folder / "configs" / f"{name}.json").write_text(json.dumps(content))
+    (folder / "models").mkdir(exist_ok=True)
+    torch.save(tiny_unet(2).state_dict(), folder / "models" / "model.pt")
+    return folder
+
+
+def write_defects(folder: Path) -> Path:
+    """A Decathlon root of five good cases (``good_0`` to ``good_4``) and one or two of each of ten defects.
+
+    Returns:
+        The datalist; the images of the defects are called after them.
+    """
+    import json
+
+    training = []
+
+    def add(name, image, label, *, image_matrix=None, label_matrix=None, ending=".nii.gz", **entry):
+        file = f"imagesTr/{name}{ending}"
+        write_nifti(folder / file, image, image_matrix)
+        write_nifti(folder / "labelsTr" / f"{name}.nii.gz", label, label_matrix)
+        training.append({"image": file, "label": f"labelsTr/{name}.nii.gz", "patient": name, **entry})
+
+    def phantom():
+        return two_part_phantom(100 + len(training))
+
+    for n in range(5):
+        add(f"good_{n}", *phantom(), fold=n)
+    image, label = phantom()
+    channels = np.stack([image, image], axis=-1)[..., None, :]  # I, J, K, one time, two channels
+    add("channels", channels, label)
+    add("shifted", *phantom(), label_matrix=affine(origin_mm=(0, 3, 0)))
+    image, label = phantom()
+    label[1, 1, 1] = 7
+    add("label_7", image, label)
+    image, label = phantom()
+    image[2, 3, 4] = np.nan
+    add("nan", image, label)
+    image, label = phantom()
+    add("empty", image, np.zeros_like(label))
+    add("duplicate", *two_part_phantom(100), ending=".nii")  # good_0 without compression
+    image, label = phantom()
+    add("four_d", np.stack([image, image + 1, image + 2], axis=-1), label)
+    coarse = affine(spacing_mm=(1, 1, 3))
+    add("spacing", *phantom(), image_matrix=coarse, label_matrix=coarse)
+    add("unreadable", *phantom())
+    path = folder / "imagesTr" / "unreadable.nii.gz"
+    path.write_bytes(path.read_bytes()[:3000])
+    add("two_folds_a", *phantom(), patient="one", fold=0)
+    add("two_folds_b", *phantom(), patient="one", fold=1)
+    content = {
+        "name": "defects",
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "front", "2": "rear"},
+        "split": {"by": "patient", "num_folds": 5, "seed": 0},
+        "training": training,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder / "dataset.json"
+
+
+def write_specked_study(folder: Path, num_cases: int = 8, num_folds: int = 2) -> Path:
+    """A datalist of :func:`two_boxes` images moved about, each with five bright specks that belong to no structure.
+
+    A bundle of :func:`write_threshold_bundle` finds both boxes and takes the specks (one voxel each) for "white".
+    Case n is of fold n modulo ``num_folds``.
+    """
+    import json
+
+    training = []
+    for n in range(num_cases):
+        rng = np.random.default_rng(n)
+        clean = np.roll(two_boxes(), rng.integers(-1, 2, 3), axis=(0, 1, 2))
+        image = clean.copy()
+        for _ in range(5):
+            i, j, k = rng.integers(0, (16, 18, 2))  # the upper slices are empty
+            image[i, j, 12 + k] = 200
+        name = f"case_{n}.nii.gz"
+        write_nifti(folder / "images" / name, image)
+        write_nifti(folder / "labels" / name, (clean / 100).astype(np.uint8))
+        training.append({"image": f"images/{name}", "label": f"labels/{name}", "fold": n % num_folds})
+    labels = {"0": "background", "1": "grey", "2": "white"}
+    file = folder / "datalist.json"
+    file.write_text(json.dumps({"labels": labels, "training": training}))
+    return file

@@ -17,15 +17,22 @@ from medimg3d.errors import BundleError
 
 # File in a bundle's package → its one source in medimg3d.
 SOURCES = {
+    "channel_transforms.py": ("transforms", "channel_transforms.py"),
+    "channels.py": ("data", "channels.py"),
     "class_index.py": ("data", "class_index.py"),
     "classification_metrics.py": ("engines", "classification_metrics.py"),
     "contrastive.py": ("networks", "contrastive.py"),
     "decision.py": ("inference", "decision.py"),
+    "ensemble_inferer.py": ("inference", "ensemble_inferer.py"),
     "film_reader.py": ("data", "film_reader.py"),
     "folds.py": ("data", "folds.py"),
+    "ignored_voxels.py": ("transforms", "ignored_voxels.py"),
     "mirroring.py": ("inference", "mirroring.py"),
     "predictions_csv.py": ("inference", "predictions_csv.py"),
+    "regions.py": ("transforms", "regions.py"),
+    "scheme_loss.py": ("engines", "scheme_loss.py"),
     "seeding.py": ("data", "seeding.py"),
+    "small_components.py": ("transforms", "small_components.py"),
     "transfer.py": ("networks", "transfer.py"),
     "weight_averaging.py": ("engines", "weight_averaging.py"),
 }

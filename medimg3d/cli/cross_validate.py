@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from medimg3d.cli.output import DebugOption, JsonOption, errors_console, print_json
+from medimg3d.cli.findings import CheckOption, DropOption, data_check, refusal_as_json
+from medimg3d.cli.output import (
+    EXIT_REJECTS,
+    DebugOption,
+    JsonOption,
+    errors_console,
+    print_json,
+    print_rejects,
+)
 from medimg3d.errors import UsageError
 
 _HELP = """Train each fold of a bundle's recipe, predict what it held out, and pool the scores.
@@ -39,6 +47,12 @@ def cross_validate_command(
     workers: Annotated[
         int | None, typer.Option("--workers", min=0, help="Processes that load and augment.")
     ] = None,
+    softmax: Annotated[
+        bool,
+        typer.Option("--softmax", help="Keep class probabilities too, for 'medimg3d ensemble' to combine."),
+    ] = False,
+    check: CheckOption = True,
+    drop_rejected: DropOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -49,20 +63,26 @@ def cross_validate_command(
         raise UsageError(f"--folds is {folds}; expected numbers with commas, such as 0,1,2.") from err
     from medimg3d.workflows.cross_validate import cross_validate
 
-    result = cross_validate(
-        bundle,
-        out=out,
-        folds=numbers,
-        dataset_dir=dataset_dir,
-        datalist=datalist,
-        epochs=epochs,
-        seed=seed,
-        compiled=compiled,
-        num_workers=workers,
-        progress=not as_json,
-        say=errors_console().print,
-    )
+    with refusal_as_json(as_json=as_json):
+        result = cross_validate(
+            bundle,
+            out=out,
+            folds=numbers,
+            dataset_dir=dataset_dir,
+            datalist=datalist,
+            softmax=softmax,
+            check=data_check(drop_rejected=drop_rejected, quiet=as_json) if check else None,
+            epochs=epochs,
+            seed=seed,
+            compiled=compiled,
+            num_workers=workers,
+            progress=not as_json,
+            say=errors_console().print,
+        )
     if as_json:
-        print_json({"folds": result.folds, "pooled": result.pooled})
+        print_json({"folds": result.folds, "pooled": result.pooled, "rejected": result.rejected})
     else:
         print(result.table)
+    print_rejects(result.rejected)
+    if result.rejected:
+        raise typer.Exit(EXIT_REJECTS)

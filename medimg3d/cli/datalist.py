@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medimg3d.cli.findings import print_findings
 from medimg3d.cli.output import (
     EXIT_REJECTS,
     DebugOption,
     JsonOption,
-    errors_console,
     print_json,
     print_rejects,
     print_table,
@@ -23,10 +23,19 @@ if TYPE_CHECKING:
 
 FoldersArgument = Annotated[
     list[Path],
-    typer.Argument(metavar="FOLDER...", help="Folders with images; several are merged.", show_default=False),
+    typer.Argument(
+        metavar="FOLDER...",
+        help="Folders with images; several are merged. Or one datalist, to check it.",
+        show_default=False,
+    ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The datalist to write (JSON).")]
-FoldsOption = Annotated[int, typer.Option("--num-folds", min=2, help="Cross-validation folds.")]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--num-folds", min=2, help="Cross-validation folds.", show_default="5, or the datalist's own"
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Another seed gives another split.")]
 PatternOption = Annotated[
     str | None,
@@ -53,7 +62,7 @@ def register(app: typer.Typer) -> None:
 def datalist(
     folders: FoldersArgument,
     out: OutOption,
-    num_folds: FoldsOption = 5,
+    num_folds: FoldsOption = None,
     seed: SeedOption = 0,
     patient_pattern: PatternOption = None,
     check: CheckOption = True,
@@ -83,6 +92,9 @@ def datalist(
 
       [dim]# two hospitals, ten folds[/]
       medimg3d datalist hospital_a hospital_b --out both.json --num-folds 10
+
+      [dim]# check a datalist, and write one without the cases that cannot be used[/]
+      medimg3d datalist both.json --out checked.json
     """
     from medimg3d.workflows.ingest import make_datalist
 
@@ -99,9 +111,9 @@ def datalist(
         )
     if as_json:
         print_json(result.summary())
+        print_rejects(result.rejected)
     else:
         _show(result)
-    print_rejects(result.rejected)
     if result.rejected:
         raise typer.Exit(EXIT_REJECTS)
 
@@ -118,21 +130,12 @@ def _show(result: IngestResult) -> None:
         ("rejected", f"{len(result.rejected)}, see {result.rejected_path}" if result.rejected else "0"),
     ]
     print_table(f"Datalist {result.path}", ("what", "found"), [row for row in rows if row[1]])
-    _show_warnings(result.warnings)
+    in_cases = {finding.case for finding in result.findings if finding.severe}
+    print_rejects({name: reason for name, reason in result.rejected.items() if name not in in_cases})
+    print_findings(result.findings, result.base)
 
 
 def _cases(summary: dict[str, int]) -> str:
     return ", ".join(
         f"{summary[name]} {name}" for name in ("training", "validation", "test") if summary[name]
     )
-
-
-def _show_warnings(warnings: dict[str, str], shown: int = 10) -> None:
-    """The first warnings on standard error; ``--json`` has them all."""
-    out = errors_console()
-    if warnings:
-        out.print(f"[bold]{len(warnings)} accepted with a warning:[/]")
-    for name, text in list(warnings.items())[:shown]:
-        out.print(f"  {name}: {text}", markup=False, soft_wrap=True)
-    if len(warnings) > shown:
-        out.print(f"  and {len(warnings) - shown} more; --json shows all", markup=False)

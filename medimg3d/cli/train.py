@@ -5,18 +5,47 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medimg3d.cli.output import DebugOption, JsonOption, print_json, print_table
+from medimg3d.cli.findings import CheckOption, DropOption, data_check, refusal_as_json
+from medimg3d.cli.output import (
+    EXIT_REJECTS,
+    DebugOption,
+    JsonOption,
+    errors_console,
+    print_json,
+    print_rejects,
+    print_table,
+)
 from medimg3d.errors import UsageError
+
+if TYPE_CHECKING:
+    from medimg3d.workflows.data_check import DataCheck
+    from medimg3d.workflows.slurm import SlurmJob
+
+_OF_ONE_GPU = {
+    "max_minutes": "--minutes",
+    "precision": "--precision",
+    "compiled": "--compile",
+    "num_workers": "--workers",
+    "cache_dir": "--cache",
+    "tracking": "--tracking",
+    "start_from": "--start-from",
+}
 
 _HELP = """Train a copy of a bundle on labelled images, by its own recipe ([bold]configs/train.json[/]).
 
 The copy in [bold]--out[/] is a bundle of its own: it runs with [bold]python -m monai.bundle run[/] and with
 [bold]medimg3d predict[/]. The held-out fold is watched and chooses nothing: the run has a fixed length and ends
 with the averaged weights. Stopped or killed, it goes on from its last whole epoch with [bold]--resume[/].
+
+Every image and label map is read and checked first; a case that cannot be used refuses the training, with file and
+cure. [bold]--drop-rejected[/] goes on with the others.
+
+[bold]--fold all[/] cross-validates: every fold is trained, predicts what it held out, and is scored. The same command
+goes on after an interruption, and [bold]medimg3d ensemble[/] makes one bundle of the folds.
 
 [bold]Examples[/]
 
@@ -25,6 +54,10 @@ with the averaged weights. Stopped or killed, it goes on from its last whole epo
   medimg3d train bundles/mri_hippocampus_unet --datalist mine.json --fold all --epochs 100 --out runs/mine
 
   medimg3d train bundles/mri_hippocampus_unet --datalist mine.json --out runs/mine/fold_0 --resume
+
+  [dim]# on a cluster: five folds with three seeds each, a training on two nodes of four GPUs[/]
+  medimg3d train bundles/mri_hippocampus_unet --datalist mine.json --fold all --seeds 0,1,2 --out runs/mine \\
+      --slurm train.sbatch --nodes 2 --gpus 4
 """
 
 
@@ -90,6 +123,33 @@ def train_command(
         str | None,
         typer.Option("--overlay", metavar="NAME", help="A variant: configs/NAME.json of the bundle."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--start-from",
+            metavar="BUNDLE|FILE",
+            help="Begin with the weights of a bundle or file: what fits in name and shape is loaded.",
+        ),
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(
+            "--accumulate", min=1, help="Batches whose gradients are averaged before a step: a larger batch."
+        ),
+    ] = None,
+    slurm: Annotated[
+        Path | None,
+        typer.Option(
+            "--slurm", metavar="FILE", help="Train nothing here; write an sbatch array over folds and seeds."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="With --slurm: seeds of each fold, with commas.")
+    ] = None,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="With --slurm: nodes a training.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="With --slurm: GPUs a node.")] = 1,
+    check: CheckOption = True,
+    drop_rejected: DropOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -98,32 +158,145 @@ def train_command(
         raise UsageError(f"--precision is {precision}; expected auto, float32 or bfloat16.")
     if tracking not in (None, "mlflow"):
         raise UsageError(f"--tracking is {tracking}; expected mlflow.")
+    from medimg3d.bundle.folder import BundleFolder
+    from medimg3d.workflows.slurm import SlurmJob
     from medimg3d.workflows.train import train
 
-    overrides = dict(_parse_setting(text) for text in settings or [])
+    options: dict[str, Any] = {
+        "dataset_dir": dataset_dir,
+        "datalist": datalist,
+        "epochs": epochs,
+        "max_minutes": minutes,
+        "seed": seed,
+        "precision": precision,
+        "compiled": compiled,
+        "num_workers": workers,
+        "cache_dir": cache,
+        "tracking": tracking,
+        "overrides": dict(_parse_setting(text) for text in settings or []) | _accumulation(accumulate),
+        "overlay": overlay,
+        "start_from": start,
+        "progress": not as_json,
+    }
     folds = _parse_folds(fold, bundle, dataset_dir, datalist)
-    results = [
-        train(
-            bundle,
-            out=out / f"fold_{number}" if fold == "all" else out,
-            dataset_dir=dataset_dir,
-            datalist=datalist,
-            fold=number,
-            resume=resume,
-            epochs=epochs,
-            max_minutes=minutes,
-            seed=seed,
-            precision=precision,
-            compiled=compiled,
-            num_workers=workers,
-            cache_dir=cache,
-            tracking=tracking,
-            overrides=overrides,
-            overlay=overlay,
-            progress=not as_json,
-        )
-        for number in folds
+    shared = (cache or out) / "image_facts.jsonl" if fold == "all" else None
+    checks = data_check(drop_rejected=drop_rejected, quiet=as_json, facts_file=shared) if check else None
+    if slurm is None and seeds is not None:
+        raise UsageError("--seeds is for --slurm; expected --seed with one number.")
+    with refusal_as_json(as_json=as_json):
+        if slurm is not None:
+            numbers = _parse_seeds(seeds) if seeds else [seed or 0]
+            job = SlurmJob(nodes=nodes, gpus=gpus)
+            _write_slurm(slurm, bundle, out, folds, numbers, job, options, checks)
+            return
+        if fold == "all" and not BundleFolder(bundle).is_classifier:
+            rejected = _cross_validate(bundle, out, folds, options | {"check": checks}, as_json=as_json)
+        else:
+            results = [
+                train(
+                    bundle,
+                    out=out / f"fold_{number}" if fold == "all" else out,
+                    fold=number,
+                    resume=resume,
+                    check=checks,
+                    **options,
+                )
+                for number in folds
+            ]
+            rejected = results[0].rejected
+            _show(results, as_json=as_json)
+    if rejected:
+        raise typer.Exit(EXIT_REJECTS)
+
+
+def _cross_validate(
+    bundle: Path, out: Path, folds: list[int], options: dict[str, Any], *, as_json: bool
+) -> dict[str, str]:
+    """Train and score every fold, as ``medimg3d cross-validate`` does; the rejected cases."""
+    from medimg3d.workflows.cross_validate import cross_validate
+
+    result = cross_validate(bundle, out=out, folds=folds, say=errors_console().print, **options)
+    if as_json:
+        print_json({"folds": result.folds, "pooled": result.pooled, "rejected": result.rejected})
+    else:
+        print(result.table)
+        print_rejects(result.rejected)
+    return result.rejected
+
+
+def _write_slurm(
+    path: Path,
+    bundle: Path,
+    out: Path,
+    folds: list[int],
+    seeds: list[int],
+    job: SlurmJob,
+    options: dict[str, Any],
+    checks: DataCheck | None,
+) -> None:
+    """Write the script; one GPU takes the options as they are, several take them as values of the recipe."""
+    from medimg3d.workflows.slurm import write_slurm
+    from medimg3d.workflows.training_copy import find_datalist
+
+    overrides = dict(options["overrides"])
+    given = {name: options[key] for key, name in _OF_ONE_GPU.items() if options[key] not in (None, False)}
+    if given.get("--precision") == "auto":
+        del given["--precision"]
+    if job.is_distributed:
+        if given:
+            raise UsageError(
+                f"{next(iter(given))} is for one GPU; several run the recipe with stock MONAI. Leave it out."
+            )
+        if options["epochs"] is not None:
+            overrides["train#trainer#max_epochs"] = options["epochs"]
+    given |= {"--epochs": options["epochs"], "--overlay": options["overlay"]}
+    words = [
+        word
+        for name, value in given.items()
+        if value is not None
+        for word in ([name] if value is True else [name, str(_absolute(value))])
     ]
+    words += [
+        word
+        for name, value in options["overrides"].items()
+        for word in ("--set", f"{name}={json.dumps(value)}")
+    ]
+    folders = write_slurm(
+        path,
+        bundle,
+        out=out,
+        list_file=find_datalist(options["dataset_dir"], options["datalist"]),
+        folds=folds,
+        seeds=seeds,
+        job=job,
+        options=words,
+        overrides=overrides,
+        overlay=options["overlay"],
+        check=checks,
+    )
+    if not options["progress"]:  # --json
+        print_json({"script": path, "folders": folders})
+        return
+    print(f"{len(folders)} trainings in {path}. Add your account and partition, then run: sbatch {path}")
+
+
+def _absolute(value: Any) -> Any:
+    """Paths as a job sees them, whatever folder it starts in."""
+    return value.resolve() if isinstance(value, Path) else value
+
+
+def _accumulation(accumulate: int | None) -> dict[str, int]:
+    return {} if accumulate is None else {"train#trainer#accumulation_steps": accumulate}
+
+
+def _parse_seeds(seeds: str) -> list[int]:
+    try:
+        return [int(number) for number in seeds.split(",")]
+    except ValueError as err:
+        raise UsageError(f"--seeds is {seeds}; expected numbers with commas, such as 0,1,2.") from err
+
+
+def _show(results: list[Any], *, as_json: bool) -> None:
     if as_json:
         print_json([{**asdict(result), "history": result.history[-1]} for result in results])
         return
@@ -133,6 +306,10 @@ def train_command(
     print_table("Trained", columns, rows)
     print(f"Split by {results[0].split_by}. The {watched} was watched on the held-out cases while training;")
     print("score it properly with: medimg3d predict … and medimg3d evaluate …")
+    for result in results:
+        for line in result.start:
+            errors_console().print(line, markup=False, soft_wrap=True)
+    print_rejects(results[0].rejected)
 
 
 def _row(result: Any) -> list[str]:

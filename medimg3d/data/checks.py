@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from medimg3d.data.case_checks import ReadCase, files_to_read, read_case
 from medimg3d.data.datalist import SECTIONS, Case, Datalist, Section, with_cases
-from medimg3d.data.image_facts import ImageFacts, corner_distance_mm, read_facts
-from medimg3d.errors import DataError, GeometryError
+from medimg3d.data.facts_reader import FactsReader
+from medimg3d.data.finding import Finding
+from medimg3d.data.json_file import is_int
+from medimg3d.data.set_checks import (
+    check_channels,
+    check_dimensions,
+    check_folds,
+    check_labels_twice,
+    check_named_images,
+    check_orientations,
+    check_patients,
+    check_spacings,
+    check_twice,
+    check_unused_labels,
+)
+from medimg3d.errors import DataError
 
 TOLERANCE_MM = 0.1
 """Largest distance between the corners of an image's and its label's grid, in mm."""
+
+KNOWABLE = ("duplicate", "label outside", "patient in two folds", "patient in two lists", "spacing")
+"""Defects that a datalist may declare as known (``"known_defects"``): cases are usable, if not as one would wish."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of cases done and the number of all cases."""
@@ -26,8 +45,10 @@ class CheckReport:
     Attributes:
         accepted: Names, in the order of checking: test, validation, training.
         rejected: Name to reason.
-        warnings: Name to what a person should look at; the case is accepted all the same.
+        warnings: Name to what a person should look at; the case is accepted all the same. What concerns the
+            set as a whole stands under "data set".
         label_values: Values that occur in the accepted label maps, ascending.
+        findings: All of it with file, found, expected and cure: the severe ones first.
 
     Raises:
         ValueError: A case is both accepted and rejected.
@@ -37,6 +58,7 @@ class CheckReport:
     rejected: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, str] = field(default_factory=dict)
     label_values: tuple[int, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         both = sorted(set(self.accepted) & set(self.rejected))
@@ -44,224 +66,130 @@ class CheckReport:
             raise ValueError(f"Cases are both accepted and rejected: {', '.join(both)}.")
 
 
-class _RejectedError(Exception):
-    """The reason why a case is refused."""
-
-
-@dataclass(frozen=True)
-class _Finding:
-    """An accepted case: its facts and the remarks on it."""
-
-    section: Section
-    facts: tuple[ImageFacts, ...]
-    label_values: tuple[int, ...]
-    remarks: tuple[str, ...]
-
-
 def check_datalist(
-    datalist: Datalist, *, tolerance_mm: float = TOLERANCE_MM, progress: Progress | None = None
+    datalist: Datalist,
+    *,
+    tolerance_mm: float = TOLERANCE_MM,
+    num_channels: int | None = None,
+    facts_file: Path | None = None,
+    processes: int | None = None,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Read every file of a datalist once and check each case.
 
     Rejected: files missing or unreadable, image and label of different shape or grid, values in a label that
-    are not in ``labels`` or no whole numbers, NaN or infinity in an image, a case, image, id or content that
-    occurs twice (the first stays; test before validation before training), an image with another number of
-    dimensions than most. Warned of: an empty label, named images on different grids, another number of
-    channels than most, a patient in training and test.
+    are not in ``labels`` or no whole numbers, NaN or infinity in an image, another number of channels or
+    dimensions than most, voxels in another unit of length, a case, image, id or content that occurs twice
+    (the first stays; test before validation before training), a patient in two folds or two lists.
+    Warned of: an empty label, other voxel sizes or orientations than most, named images on different grids,
+    colour pictures among grey ones, a label map that occurs twice. ``docs/datalist.md`` lists all.
 
     Args:
-        datalist: What to check.
+        datalist: What to check. Of its extra keys, the value ``ignore_label`` is allowed in label maps, and the
+            :data:`KNOWABLE` defects in ``known_defects`` are warned of instead of rejected.
         tolerance_mm: Allowed distance between the corners of the grids of image and label.
+        num_channels: Channels that the network takes; None where only the cases are compared.
+        facts_file: Keeps what was read from one run to the next, as long as the files do not change.
+        processes: Processes that read; by default none for little data, else one a processor, at most 4.
         progress: Called after each case.
 
     Returns:
         The report, by the names of :meth:`Datalist.named_cases`.
+
+    Raises:
+        DataError: ``known_defects`` holds something else.
     """
+    known = _known_defects(datalist)
     named = datalist.named_cases()
-    checker = _Checker(datalist, tolerance_mm)
-    for done, (name, section, case) in enumerate(named, start=1):
-        checker.check(name, section, case)
-        if progress is not None:
-            progress(done, len(named))
-    checker.reject_odd_dimensions()
-    checker.remark_odd_channels()
-    checker.remark_shared_patients(named)
-    return checker.report()
+    labels = _allowed_labels(datalist)
+    cases = []
+    with FactsReader(memory=facts_file, processes=processes) as reader:
+        reader.begin(job for _, _, case in named for job in files_to_read(case))
+        for done, (name, section, case) in enumerate(named, start=1):
+            cases.append(read_case(name, section, case, reader, labels=labels, tolerance_mm=tolerance_mm))
+            if progress is not None:
+                progress(done, len(named))
+    findings = _weigh([finding for one in cases for finding in one.findings], known)
+    accepted, across = _compare(_without(cases, findings), datalist, num_channels, known)
+    return _report(cases, accepted, findings + across)
+
+
+def _known_defects(datalist: Datalist) -> tuple[str, ...]:
+    known = datalist.extra.get("known_defects", ())
+    if not isinstance(known, (list, tuple)) or not set(known) <= set(KNOWABLE):
+        raise DataError(f'"known_defects" is {known!r}; expected a list of some of {", ".join(KNOWABLE)}.')
+    return tuple(known)
+
+
+def _weigh(findings: Sequence[Finding], known: Sequence[str]) -> list[Finding]:
+    """The findings; those that the datalist declares as known refuse nothing."""
+    return [replace(one, severe=one.severe and one.defect not in known) for one in findings]
+
+
+def _allowed_labels(datalist: Datalist) -> set[int]:
+    """Values that a label map may hold; empty for any."""
+    ignored: Any = datalist.extra.get("ignore_label")
+    return {*datalist.labels, ignored} if datalist.labels and is_int(ignored) else set(datalist.labels)
 
 
 def keep_accepted(datalist: Datalist, report: CheckReport) -> Datalist:
     """The datalist without the rejected cases; each case carries its name as ``id``."""
+    accepted = set(report.accepted)
     kept: dict[Section, list[Case]] = {section: [] for section in SECTIONS}
     for name, section, case in datalist.named_cases():
-        if name in report.accepted:
+        if name in accepted:
             kept[section].append(replace(case, id=name))
     return with_cases(datalist, kept)
 
 
-class _Checker:
-    """Goes through the cases and remembers what it has seen."""
-
-    def __init__(self, datalist: Datalist, tolerance_mm: float) -> None:
-        self._labels = datalist.labels
-        self._tolerance_mm = tolerance_mm
-        self._read: dict[tuple[Path, bool], ImageFacts | str] = {}
-        self._by_files: dict[tuple[Path, ...], tuple[str, Section]] = {}
-        self._by_content: dict[tuple[str, ...], tuple[str, Section]] = {}
-        self._found: dict[str, _Finding] = {}
-        self._rejected: dict[str, str] = {}
-
-    def check(self, name: str, section: Section, case: Case) -> None:
-        """Accept or reject one case."""
-        try:
-            self._refuse_listed_twice(name, section, case)
-            facts = tuple(self._facts(file, _image_word(case, n)) for n, file in enumerate(case.files))
-            remarks = self._check_images(case, facts)
-            values, label_remarks = self._check_label(case, facts)
-            self._refuse_same_content(name, section, facts)
-        except _RejectedError as reason:
-            self._rejected[name] = str(reason)
-            return
-        self._by_files[case.files] = (name, section)
-        self._found[name] = _Finding(section, facts, values, remarks + label_remarks)
-
-    def _facts(self, path: Path, word: str, *, as_label: bool = False) -> ImageFacts:
-        """Facts of a file, read only the first time; ``word`` names its part in the case."""
-        key = (path, as_label)
-        if key not in self._read:
-            try:
-                self._read[key] = read_facts(path, as_label=as_label)
-            except (DataError, GeometryError) as err:
-                self._read[key] = str(err)
-        facts = self._read[key]
-        if isinstance(facts, str):
-            raise _RejectedError(f"{word} {facts}")
-        return facts
-
-    def _refuse_listed_twice(self, name: str, section: Section, case: Case) -> None:
-        if case.files in self._by_files:
-            first, first_section = self._by_files[case.files]
-            raise _RejectedError(f"the same image is listed twice: {_already(first, first_section, section)}")
-        if name != case.name:
-            raise _RejectedError(f'the name {case.name} is used twice; give each case its own "id"')
-
-    def _refuse_same_content(self, name: str, section: Section, facts: tuple[ImageFacts, ...]) -> None:
-        content = tuple(fact.digest for fact in facts)
-        first, first_section = self._by_content.setdefault(content, (name, section))
-        if first != name:
-            raise _RejectedError(
-                f"the image has the same content as another: {_already(first, first_section, section)}"
-            )
-
-    def _check_images(self, case: Case, facts: tuple[ImageFacts, ...]) -> tuple[str, ...]:
-        for n, fact in enumerate(facts):
-            if not fact.finite:
-                raise _RejectedError(f"{_image_word(case, n)} holds NaN or infinity; expected finite numbers")
-        differences = [self._grid_difference(a, b) for a, b in pairwise(facts)]
-        found = next((difference for difference in differences if difference), None)
-        if found and not case.images:
-            raise _RejectedError(f"the images of the channels {found}; expected one grid")
-        return (f"the named images {found}: resample them before stacking",) if found else ()
-
-    def _check_label(
-        self, case: Case, facts: tuple[ImageFacts, ...]
-    ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """Distinct label values and remarks; nothing for a case without label."""
-        if case.label is None:
-            return (), ()
-        if case.label in case.files:
-            raise _RejectedError("image and label are the same file")
-        label = self._facts(case.label, "label", as_label=True)
-        if label.channels > 1:
-            raise _RejectedError(f"label has {label.channels} colour channels; expected one number a voxel")
-        differences = [self._grid_difference(fact, label) for fact in facts]
-        if all(differences):
-            raise _RejectedError(f"image and label {differences[0]}; expected the same grid")
-        values = self._check_values(label)
-        return values, () if any(values) else ("label is empty (background only)",)
-
-    def _check_values(self, label: ImageFacts) -> tuple[int, ...]:
-        odd = [value for value in label.label_values if value != value // 1]  # NaN differs from itself
-        if odd:
-            raise _RejectedError(f"label holds {_some(odd)}; expected whole numbers")
-        values = tuple(int(value) for value in label.label_values)
-        unknown = [value for value in values if (value not in self._labels if self._labels else value < 0)]
-        if unknown:
-            expected = f"one of {sorted(self._labels)}" if self._labels else "values from 0"
-            raise _RejectedError(f"label holds {_some(unknown)}; expected {expected}")
-        return values
-
-    def _grid_difference(self, first: ImageFacts, second: ImageFacts) -> str:
-        """How two grids differ, empty if they do not; a time axis of the first is left aside."""
-        shape = first.shape[:3] if len(second.shape) == 3 else first.shape
-        if shape != second.shape:
-            return f"differ in shape ({_times(first.shape)} and {_times(second.shape)})"
-        apart_mm = corner_distance_mm(first, second)
-        if apart_mm > self._tolerance_mm:
-            return f"lie up to {apart_mm:.3g} mm apart (allowed {self._tolerance_mm:g} mm)"
-        return ""
-
-    def reject_odd_dimensions(self) -> None:
-        """Refuse images that are 2D among 3D ones, and the like; on a tie the larger number stays."""
-        dimensions = {name: len(found.facts[0].shape) for name, found in self._found.items()}
-        if not dimensions:
-            return
-        usual, count = max(Counter(dimensions.values()).items(), key=lambda item: (item[1], item[0]))
-        for name, own in dimensions.items():
-            if own != usual:
-                shape = _times(self._found.pop(name).facts[0].shape)
-                self._rejected[name] = f"image is {own}D ({shape}); the {count} others are {usual}D"
-
-    def remark_odd_channels(self) -> None:
-        """Remark on colour images among grey ones, and the reverse."""
-        channels = {name: found.facts[0].channels for name, found in self._found.items()}
-        if not channels:
-            return
-        usual = Counter(channels.values()).most_common(1)[0][0]
-        for name, own in channels.items():
-            if own != usual:
-                self._remark(name, f"image has {own} channels, most have {usual}: convert when loading")
-
-    def remark_shared_patients(self, named: list[tuple[str, Section, Case]]) -> None:
-        """Remark on training and validation cases whose patient is also in the test list."""
-        patients = {
-            case.patient for name, section, case in named if section == "test" and name in self._found
-        }
-        for name, section, case in named:
-            if section != "test" and case.patient and case.patient in patients and name in self._found:
-                self._remark(name, "its patient is also in the test list: the test result will look too good")
-
-    def _remark(self, name: str, text: str) -> None:
-        found = self._found[name]
-        self._found[name] = replace(found, remarks=(*found.remarks, text))
-
-    def report(self) -> CheckReport:
-        """The result so far."""
-        return CheckReport(
-            accepted=list(self._found),
-            rejected=self._rejected,
-            warnings={name: "; ".join(found.remarks) for name, found in self._found.items() if found.remarks},
-            label_values=tuple(
-                sorted({value for found in self._found.values() for value in found.label_values})
-            ),
-        )
+def _compare(
+    cases: Sequence[ReadCase], datalist: Datalist, num_channels: int | None, known: Sequence[str]
+) -> tuple[list[ReadCase], list[Finding]]:
+    """The cases that fit together, and what was found; what one check refuses the next does not see."""
+    channels = partial(check_channels, datalist=datalist, num_channels=num_channels)
+    checks: list[Callable[[Sequence[ReadCase]], list[Finding]]] = [
+        channels,  # with a network it is clear what is right, else what most have
+        check_dimensions,
+        check_spacings,
+        partial(check_folds, datalist=datalist),
+        check_patients,
+        check_twice,
+        check_named_images,
+        check_orientations,
+        check_labels_twice,
+        partial(check_unused_labels, datalist=datalist),
+    ]
+    if num_channels is None:
+        checks[:2] = [check_dimensions, channels]
+    left, findings = list(cases), []
+    for check in checks:
+        found = _weigh(check(left), known)
+        findings += found
+        left = _without(left, found)
+    names = {one.name for one in left}
+    return left, [one for one in findings if one.severe or not one.case or one.case in names]
 
 
-def _image_word(case: Case, index: int) -> str:
-    """How a message calls the image: "image", "image 2 of 4", "image pet"."""
-    if case.images:
-        return f"image {list(case.images)[index]}"
-    return "image" if len(case.files) == 1 else f"image {index + 1} of {len(case.files)}"
+def _without(cases: Sequence[ReadCase], findings: Sequence[Finding]) -> list[ReadCase]:
+    refused = {finding.case for finding in findings if finding.severe}
+    return [one for one in cases if one.name not in refused]
 
 
-def _already(first: str, first_section: Section, section: Section) -> str:
-    where = "" if first_section == section else f" in the {first_section} list"
-    return f"already there as {first}{where}, which stays"
-
-
-def _some(values: list[float] | list[int]) -> str:
-    shown = ", ".join(f"{value:g}" for value in values[:4])
-    return f"the value{'s' if len(values) > 1 else ''} {shown}{' and more' if len(values) > 4 else ''}"
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(str(size) for size in shape)
+def _report(
+    cases: Sequence[ReadCase], accepted: Sequence[ReadCase], findings: Sequence[Finding]
+) -> CheckReport:
+    severe: dict[str, list[str]] = defaultdict(list)
+    mild: dict[str, list[str]] = defaultdict(list)
+    names = {one.name for one in accepted}
+    for finding in findings:
+        if finding.severe:
+            severe[finding.case].append(finding.sentence)
+        elif finding.case in names or not finding.case:
+            mild[finding.case or "data set"].append(finding.sentence)
+    return CheckReport(
+        accepted=[one.name for one in accepted],
+        rejected={one.name: " ".join(severe[one.name]) for one in cases if one.name in severe},
+        warnings={name: " ".join(sentences) for name, sentences in mild.items()},
+        label_values=tuple(sorted({value for one in accepted for value in one.label_values})),
+        findings=tuple(sorted(findings, key=lambda finding: not finding.severe)),
+    )

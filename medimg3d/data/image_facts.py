@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class ImageFacts:
         digest: Hash of the decoded voxels and their shape, whatever the compression.
         finite: No NaN and no infinity.
         label_values: Distinct values, ascending; empty unless it was read as a label.
+        box: First voxel and the one after the last along each of up to three axes, of what is not background:
+            in a label 0, in an image the value of its first voxel. None if there is nothing else.
     """
 
     shape: tuple[int, ...]
@@ -46,6 +48,45 @@ class ImageFacts:
     digest: str
     finite: bool
     label_values: tuple[float, ...] = ()
+    box: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def orientation(self) -> str:
+        """Where the axes I, J, K run, ``"RAS"``; empty without an affine."""
+        if self.affine is None:
+            return ""
+        import nibabel
+
+        return "".join(nibabel.aff2axcodes(self.affine))
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...] | None:
+        """Voxel size along the axes nearest to R, A, S, whatever their order in the file; None in 2D."""
+        if self.affine is None or len(self.shape) < 3:
+            return None
+        import nibabel
+
+        axes = nibabel.io_orientation(self.affine)[:, 0]
+        sizes = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return tuple(float(sizes[axis]) for axis in np.argsort(axes))
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts as plain values, for :meth:`from_json`."""
+        return asdict(self) | {"affine": None if self.affine is None else self.affine.tolist()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> ImageFacts:
+        """The facts of :meth:`as_json`."""
+        affine, box = content["affine"], content["box"]
+        return cls(
+            shape=tuple(content["shape"]),
+            channels=int(content["channels"]),
+            affine=None if affine is None else np.array(affine, float),
+            digest=str(content["digest"]),
+            finite=bool(content["finite"]),
+            label_values=tuple(float(value) for value in content["label_values"]),
+            box=None if box is None else tuple((int(start), int(stop)) for start, stop in box),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +134,15 @@ def read_facts(path: Path, *, as_label: bool = False) -> ImageFacts:
     if decoded.affine is not None:
         _check_affine(decoded.affine)
     array = np.ascontiguousarray(decoded.array)
+    shape = _spatial_shape(array.shape[:-1] if decoded.channels > 1 else array.shape)
     return ImageFacts(
-        shape=_spatial_shape(array.shape[:-1] if decoded.channels > 1 else array.shape),
+        shape=shape,
         channels=decoded.channels,
         affine=decoded.affine,
         digest=_digest(array),
         finite=bool(np.isfinite(array).all()) if array.dtype.kind in "fc" else True,
         label_values=_distinct(array) if as_label else (),
+        box=_content_box(array, shape[:3], empty=0 if as_label else array.flat[0]),
     )
 
 
@@ -149,7 +192,11 @@ def _read_nifti(path: Path) -> _Decoded:
     image: Any = nibabel.load(path)
     if image.get_data_dtype().fields:
         raise DataError("is a colour image (RGB voxels); expected one number a voxel")
-    return _Decoded(np.asanyarray(image.dataobj), 1, np.asarray(image.affine, float))
+    array, channels = np.asanyarray(image.dataobj), 1
+    if array.ndim == 5 and array.shape[3] == 1:  # the standard's place for the components of a vector
+        channels = array.shape[4]
+        array = array[..., 0, :] if channels > 1 else array[..., 0, 0]
+    return _Decoded(array, channels, np.asarray(image.affine, float))
 
 
 def _read_picture(path: Path) -> _Decoded:
@@ -259,6 +306,21 @@ def _spatial_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     while len(sizes) > 2 and sizes[-1] == 1:
         sizes.pop()
     return tuple(int(size) for size in sizes)
+
+
+def _content_box(
+    array: np.ndarray, space: tuple[int, ...], *, empty: Any
+) -> tuple[tuple[int, int], ...] | None:
+    """Bounds of what differs from ``empty``, over all channels and times."""
+    filled = (array != empty).reshape(*space, -1)
+    filled = filled[..., 0] if filled.shape[-1] == 1 else filled.any(axis=-1)
+    bounds = []
+    for axis in range(len(space)):
+        along = np.flatnonzero(filled.any(axis=tuple(other for other in range(len(space)) if other != axis)))
+        if not along.size:
+            return None
+        bounds.append((int(along[0]), int(along[-1]) + 1))
+    return tuple(bounds)
 
 
 def _digest(array: np.ndarray) -> str:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 CHUNK_BYTES = 2**22
-LEAST_PLANES = 8
+LEAST_PLANES = 2
 LAST_AXIS_COST = 2.5
 """Values along the last axis are gathered one by one; along the others whole rows are copied."""
 
@@ -124,7 +124,7 @@ def resample(
     Args:
         values: Shape (channels, *spatial), any type of number.
         samples: For every spatial axis.
-        chunk_bytes: Bytes of the planes worked on at one time, about; at least 8 planes.
+        chunk_bytes: Bytes of the planes worked on at one time, about; at least 2 planes.
 
     Returns:
         Shape (channels, *samples), float32.

@@ -25,7 +25,7 @@ def case_overlay(
     """Draw an image with its label map after turning both to the nearest RAS order; nothing is resampled.
 
     Args:
-        image: Image, shape (I, J, K), axes in any order and direction.
+        image: Image, shape (I, J, K), axes in any order and direction; or (I, J), drawn as one picture.
         labels: Label map, same shape.
         affine: RAS affine of both, in mm, shape (4, 4).
         class_names: Label → name.
@@ -38,6 +38,9 @@ def case_overlay(
     """
     from nibabel.orientations import apply_orientation, io_orientation
 
+    if image.ndim == 2:
+        image, labels = image[..., None], labels[..., None]
+        truth = None if truth is None else truth[..., None]
     turn = io_orientation(affine)
     spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
     return overlay_figure(

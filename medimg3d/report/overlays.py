@@ -62,6 +62,8 @@ def overlay_figure(
 ) -> Path:
     """Draw the three planes that cut the most labelled voxels: image in grey, classes filled and outlined.
 
+    An image that is one voxel thick is drawn as the one plane that it is.
+
     Args:
         image: Image, shape (I, J, K), axes in RAS order (``nibabel.as_closest_canonical``); drawn between
             its 0.5th and 99.5th percentile.
@@ -85,9 +87,11 @@ def overlay_figure(
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     size_mm = np.array(image.shape) * spacing
     window = _grey_window(image)
-    figure = new_figure(width=11, height=4.4)
-    widths = [float(size_mm[plane.across]) for plane in PLANES]
-    for plane, axes in zip(PLANES, figure.subplots(1, 3, width_ratios=widths), strict=True):
+    planes = _planes(image.shape)
+    figure = new_figure(width=11 if len(planes) > 1 else 5, height=4.4)
+    widths = [float(size_mm[plane.across]) for plane in planes]
+    columns = figure.subplots(1, len(planes), width_ratios=widths, squeeze=False)[0]
+    for plane, axes in zip(planes, columns, strict=True):
         index = _biggest_section(marked, plane.through)
         extent = (0.0, float(size_mm[plane.across]), 0.0, float(size_mm[plane.up]))
         grey = _section(image, plane, index)
@@ -96,11 +100,17 @@ def overlay_figure(
         _outline(axes, plane, _section(label, plane, index), class_names, spacing)
         if truth is not None:
             _outline(axes, plane, _section(truth, plane, index), class_names, spacing, dashed=True)
-        _annotate(axes, plane, index)
+        _annotate(axes, plane, f"{plane.name}, slice {index}" if len(planes) > 1 else plane.name)
     _legend(figure, class_names, with_truth=truth is not None)
     if title:
         figure.suptitle(title, fontsize=11)
     return save_png(figure, path)
+
+
+def _planes(shape: tuple[int, ...]) -> tuple[Plane, ...]:
+    """The planes to draw: all, or the one in which an image lies that is one voxel thick."""
+    flat = tuple(plane for plane in PLANES if shape[plane.through] == 1)
+    return flat[:1] or PLANES
 
 
 def _check_shapes(image: NDArray[Any], label: NDArray[Any], truth: NDArray[Any] | None) -> None:
@@ -175,10 +185,10 @@ def _outline(
             )
 
 
-def _annotate(axes: Axes, plane: Plane, index: int) -> None:
+def _annotate(axes: Axes, plane: Plane, title: str) -> None:
     axes.invert_xaxis()
     axes.set_axis_off()
-    axes.set_title(f"{plane.name}, slice {index}", fontsize=9)
+    axes.set_title(title, fontsize=9)
     places = (
         (0.02, 0.5, "left", "center"),
         (0.98, 0.5, "right", "center"),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medimg3d.atomic import remove_partial_files
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.inputs import InputFile
 from medimg3d.data.json_file import write_json
@@ -21,7 +22,8 @@ class FinishedCases:
     """The finished cases in a folder of predictions.
 
     A case counts as finished if its record is there, its image has the content it had, and its label map the
-    content that was written. A record is written after everything else of its case.
+    content that was written. A record is written after everything else of its case. Half-written files that a
+    killed run left are removed; two runs into one folder at one time are not meant.
 
     Args:
         out: Folder of the predictions.
@@ -46,6 +48,8 @@ class FinishedCases:
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
             write_json(dict(settings), self.folder / "settings.json")
+        for folder in (out, self.folder, out / "overlays", out / "reports"):
+            remove_partial_files(folder)
 
     def find(self, image: InputFile) -> PredictedCase | None:
         """The finished case of an image; None if it is still to be predicted."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from medimg3d.data.checks import TOLERANCE_MM, CheckReport, Progress, check_datalist, keep_accepted
 from medimg3d.data.datalist import Case, Datalist
-from medimg3d.data.datalist_file import save_datalist
+from medimg3d.data.datalist_file import load_datalist, save_datalist
+from medimg3d.data.finding import Finding
 from medimg3d.data.folders import FolderScan, read_folders
 from medimg3d.data.folds import assign_folds, split_unit
 from medimg3d.data.json_file import write_json
@@ -34,6 +35,8 @@ class IngestResult:
         rejected: File or case to reason, from the folders and from the checks.
         warnings: Case to what a person should look at.
         layouts: Layout of each folder, in words.
+        findings: What the check found in files, with file and cure.
+        base: Folder that their paths are shown relative to.
     """
 
     path: Path
@@ -42,6 +45,8 @@ class IngestResult:
     rejected: dict[str, str]
     warnings: dict[str, str]
     layouts: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    base: Path | None = None
 
     def summary(self) -> dict[str, Any]:
         """The result as plain values, for ``--json``."""
@@ -58,6 +63,7 @@ class IngestResult:
             "rejected_file": None if self.rejected_path is None else str(self.rejected_path),
             "rejected": self.rejected,
             "warnings": self.warnings,
+            "findings": [finding.as_json(self.base) for finding in self.findings],
         }
 
 
@@ -65,7 +71,7 @@ def make_datalist(
     folders: Sequence[str | Path],
     out: str | Path,
     *,
-    num_folds: int = 5,
+    num_folds: int | None = None,
     seed: int = 0,
     patient_pattern: str | None = None,
     check: bool = True,
@@ -78,9 +84,10 @@ def make_datalist(
     are none. With no case left, only the rejects are written.
 
     Args:
-        folders: See :func:`medimg3d.data.folders.read_folders`.
+        folders: See :func:`medimg3d.data.folders.read_folders`; or one datalist, to check it and to leave out
+            what cannot be used. Cases that carry a fold keep it.
         out: The datalist to write; replaced if it exists, never a ``dataset.json``.
-        num_folds: Number of cross-validation folds, at least 2.
+        num_folds: Number of cross-validation folds, at least 2; by default 5, of a datalist its own number.
         seed: Seed of the folds.
         patient_pattern: Regular expression that finds the patient in a file name.
         check: Read and check every image; without it only names are looked at.
@@ -99,9 +106,11 @@ def make_datalist(
         raise UsageError(
             "The datalist cannot be called dataset.json (the set's own file); choose another --out."
         )
-    if num_folds < 2:
+    if num_folds is not None and num_folds < 2:
         raise UsageError(f"--num-folds is {num_folds}; expected at least 2.")
-    scan = read_folders(folders, patient_pattern=patient_pattern)
+    scan, base = _scan([Path(folder) for folder in folders], out, patient_pattern)
+    own_number = scan.datalist.split.get("num_folds")
+    num_folds = num_folds or (own_number if isinstance(own_number, int) else 5)
     report = (
         check_datalist(scan.datalist, tolerance_mm=tolerance_mm, progress=progress)
         if check
@@ -114,7 +123,23 @@ def make_datalist(
         raise DataError(_nothing_left(rejected, rejected_path))
     datalist = _with_folds(datalist, num_folds, seed)
     save_datalist(datalist, out)
-    return IngestResult(out, rejected_path, datalist, rejected, report.warnings, scan.layouts)
+    return IngestResult(
+        out, rejected_path, datalist, rejected, report.warnings, scan.layouts, report.findings, base
+    )
+
+
+def _scan(sources: list[Path], out: Path, patient_pattern: str | None) -> tuple[FolderScan, Path | None]:
+    """The cases of folders, or of one datalist; and the folder to show paths relative to."""
+    if len(sources) != 1 or not sources[0].is_file():
+        base = sources[0].absolute() if len(sources) == 1 else None
+        return read_folders(sources, patient_pattern=patient_pattern), base
+    if patient_pattern is not None:
+        raise UsageError("A patient pattern is for folders; a datalist names its patients itself.")
+    if out.absolute() == sources[0].absolute():
+        raise UsageError(
+            "--out is the datalist that is checked; expected another file, so that it stays as it is."
+        )
+    return FolderScan(load_datalist(sources[0]), layouts=("datalist",)), sources[0].absolute().parent
 
 
 def fold_sizes(datalist: Datalist) -> list[int]:

@@ -10,28 +10,31 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medimg3d.bundle.folder import BundleFolder
 from medimg3d.bundle.inference import BundleFacts, Inference, has_fast_inference, load_inference, read_facts
+from medimg3d.bundle.load_case import as_taken, load_case
 from medimg3d.bundle.memory_plan import MemoryPlanner
 from medimg3d.bundle.run_windows import with_backend
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.image_facts import NIFTI_ENDINGS
-from medimg3d.data.input_checks import check_volume
 from medimg3d.data.inputs import FoundInputs, InputFile, find_inputs
-from medimg3d.data.volume_file import Volume, read_volume, write_volume
+from medimg3d.data.label_counts import count_labels
+from medimg3d.data.volume_file import Volume, read_volume
 from medimg3d.errors import BundleError, GeometryError, Medimg3dError, UsageError
 from medimg3d.inference.overlapped import in_turn, overlapped
 from medimg3d.workflows.finished_cases import FinishedCases, begun_settings
 from medimg3d.workflows.predicted_case import PredictedCase, label_map_path, write_case
 from medimg3d.workflows.prediction_record import CaseVolumes, write_measurements, write_run_record
+
+if TYPE_CHECKING:
+    from medimg3d.workflows.uncertainty import UncertaintyMaps
 
 GRID_TOLERANCE_MM = 1e-3
 
@@ -104,8 +107,11 @@ def predict(
     device: str | None = None,
     fast: bool = True,
     backend: str | None = None,
+    calibration: Path | None = None,
     memory_gb: float | None = None,
+    workers: int = 1,
     resume: bool = False,
+    uncertainty: bool = False,
     progress: Progress | None = None,
 ) -> PredictResult:
     """Segment images with a bundle.
@@ -127,10 +133,15 @@ def predict(
         fast: Merge the bundle's ``inference_fast.json``, if it has one: less memory and time.
         backend: What runs the windows (:mod:`medimg3d.inference.backends`): a name, or ``"auto"`` for the fastest
             of a short trial; plain torch if None. A resumed run keeps the one that it began with.
+        calibration: With ``"openvino-int8"``: datalist that the network is quantized and judged on first
+            (:func:`medimg3d.workflows.quantize_bundle.quantize_bundle`); None once it was accepted.
         memory_gb: Most memory that the whole process may hold, in GB (10⁹ bytes): axis, tiles and batches of the
             windows are chosen to fit, and a case that fits in no way is rejected before its prediction begins.
             Cases are then taken one after the other. Pictures and pages are not counted.
+        workers: Cases that are loaded ahead at the same time; 0: load, predict and save one case after the other.
         resume: Keep the cases that an earlier run into ``out`` finished.
+        uncertainty: Write ``uncertainty/<case>_uncertainty.nii.gz`` and ``uncertainty.csv``, and a note where a case
+            is unusual (:mod:`medimg3d.workflows.uncertainty`); by the plain configuration, in torch.
         progress: Called before the first image and after each.
 
     Returns:
@@ -138,7 +149,8 @@ def predict(
 
     Raises:
         UsageError: No bundle, no such input, a folder without images, a prediction would replace an input, a
-            resumed run was begun with other settings, or a backend for a bundle without ``inference_fast.json``.
+            resumed run was begun with other settings, a backend for a bundle without ``inference_fast.json``, or
+            a calibration for another backend than ``"openvino-int8"``.
         BundleError: The bundle cannot be built, or its weights do not fit.
         MissingExtraError: The package of the backend is not installed.
     """
@@ -146,24 +158,60 @@ def predict(
     folder = BundleFolder(bundle)
     found = _find(inputs, out)
     facts = read_facts(folder, checkpoint=checkpoint)
-    model = load_inference(folder, facts, device=device, fast=fast and has_fast_inference(folder))
+    model = load_inference(
+        folder, facts, device=device, fast=fast and not uncertainty and has_fast_inference(folder)
+    )
+    if calibration is not None:
+        _calibrate(model, calibration, backend)
     begun = begun_settings(out) if resume else None
     if begun is not None and backend in (None, "auto"):
         backend = begun.get("backend")
-    model = with_backend(model, backend)
+    maps = _uncertainty_maps(model, folder, out, backend, memory_gb) if uncertainty else None
+    model = with_backend(model, backend) if maps is None else maps.model
     planner = None if memory_gb is None else MemoryPlanner(model, int(memory_gb * 1e9))
     result = PredictResult(
         out, facts, model.settings(folder), rejected=dict(found.rejected), ignored=dict(found.ignored)
     )
     out.mkdir(parents=True, exist_ok=True)
     wanted = {"overlays": overlays, "reports": reports}
-    finished = FinishedCases(out, result.settings | wanted, resume=resume)
+    also = {"uncertainty": True} if uncertainty else {}
+    finished = FinishedCases(out, result.settings | wanted | also, resume=resume)
     try:
-        _predict_all(found.images, model, planner, finished, result, wanted, progress)
+        _predict_all(
+            found.images, model, planner, finished, result, wanted, progress, 0 if planner else workers, maps
+        )
     finally:  # also when the user stops: what is finished is listed
         result.seconds = time.monotonic() - started
         _write_tables(result, reports=reports)
+        if maps is not None:
+            maps.write_table([case.case for case in result.cases])
     return result
+
+
+def _uncertainty_maps(
+    model: Inference, folder: BundleFolder, out: Path, backend: str | None, memory_gb: float | None
+) -> UncertaintyMaps:
+    """What writes the maps.
+
+    Raises:
+        UsageError: A backend or a bound on the memory was asked for as well.
+    """
+    from medimg3d.workflows.uncertainty import UncertainInference, UncertaintyMaps
+
+    if backend not in (None, "torch") or memory_gb is not None:
+        raise UsageError(
+            "--uncertainty keeps every class of the whole image, in torch; leave --backend and --memory-gb away."
+        )
+    return UncertaintyMaps(UncertainInference.of(model), folder, out)
+
+
+def _calibrate(model: Inference, datalist: Path, backend: str | None) -> None:
+    """Quantize the network; whether it was accepted is seen when the backend is made."""
+    from medimg3d.workflows.quantize_bundle import INT8, quantize_bundle
+
+    if backend != INT8:
+        raise UsageError(f"--calibration is for --backend {INT8}, not {backend or 'torch'}; leave it away.")
+    quantize_bundle(model, datalist)
 
 
 def _predict_all(
@@ -174,6 +222,8 @@ def _predict_all(
     result: PredictResult,
     wanted: Mapping[str, bool],
     progress: Progress | None,
+    workers: int,
+    maps: UncertaintyMaps | None = None,
 ) -> None:
     """One case after the other; the finished ones are taken over, and listed in the order of the images."""
     done = {image.key: case for image in images if (case := finished.find(image)) is not None}
@@ -183,29 +233,33 @@ def _predict_all(
     def load(image: InputFile) -> tuple[Volume, dict[str, Any]]:
         with _timed(seconds, image, "load"):
             if planner is not None:
-                planner.check_loading(image.path)
-            volume = read_volume(image.path)
-            check_volume(volume, num_channels=model.facts.num_channels)
-            with _as_nifti(image.path, volume) as nifti:
-                return volume, model.prepare(nifti)
+                planner.check_beforehand(image.path)
+            return load_case(model, image.path)
 
     def work(image: InputFile, loaded: tuple[Volume, dict[str, Any]]) -> tuple[Volume, NDArray[np.uint8]]:
         volume, item = loaded
         with _timed(seconds, image, "predict"):
-            return volume, _label_map(volume, item, planner.fitted(item["image"]) if planner else model)
+            labels = _label_map(volume, item, planner.fitted(item["image"]) if planner else model)
+            if maps is not None:
+                maps.write(image.case, volume.header)
+            return volume, labels
 
     def save(image: InputFile, made: tuple[Volume, NDArray[np.uint8]]) -> None:
         volume, labels = made
+        if any(wanted.values()):  # the voxels, which were not kept, for the pictures
+            volume = read_volume(image.path)
         case = write_case(
             image, volume, labels, model.facts, result.out, seconds=seconds[image.key], **wanted
         )
+        if maps is not None and (warning := maps.note(image.case)):
+            case = replace(case, note="; ".join(text for text in (case.note, warning) if text))
         finished.add(case)
         done[image.key] = case
 
     try:
         if progress is not None:
             progress(len(done), len(images))
-        taken = overlapped if planner is None else in_turn
+        taken = partial(overlapped, depth=workers) if workers else in_turn
         for image, outcome in taken(ahead, load=load, work=work, save=save):
             if outcome.error is not None:
                 if outcome.stage == "save":  # a full disk fails every case alike
@@ -255,32 +309,23 @@ def _reject(image: InputFile, reason: str, result: PredictResult) -> None:
 
 def _label_map(volume: Volume, item: dict[str, Any], model: Inference) -> NDArray[np.uint8]:
     labels, affine = model.labels_of(item)
-    if labels.shape != volume.array.shape[:3]:
+    shown = as_taken(volume, model.image_axes)
+    if labels.shape != shown.array.shape[:3]:
         raise GeometryError(
-            f"got a label map of shape {labels.shape}, expected {volume.array.shape[:3]}: the bundle's "
+            f"got a label map of shape {labels.shape}, expected {shown.array.shape[:3]}: the bundle's "
             "postprocessing does not bring it back onto the image's grid (Invertd is missing?)"
         )
-    apart_mm = float(np.abs(affine - volume.affine).max())
+    apart_mm = float(np.abs(affine - shown.affine).max())
     if apart_mm > GRID_TOLERANCE_MM:
         raise GeometryError(
             f"got a label map whose affine is {apart_mm:.3g} mm off; expected the image's own"
         )
-    unknown = sorted(set(np.unique(labels).tolist()) - {0, *model.facts.class_names})
+    unknown = sorted(set(np.flatnonzero(count_labels(labels)).tolist()) - {0, *model.facts.class_names})
     if unknown:
         raise BundleError(
             f"got the labels {unknown}, which the bundle's metadata does not name; mend channel_def"
         )
-    return labels
-
-
-@contextmanager
-def _as_nifti(path: Path, volume: Volume) -> Iterator[Path]:
-    """The image itself if it is NIfTI, else a copy that MONAI can read without further packages."""
-    if path.name.lower().endswith(NIFTI_ENDINGS):
-        yield path
-        return
-    with TemporaryDirectory() as folder:
-        yield write_volume(volume, Path(folder) / "image.nii")
+    return labels.reshape(volume.array.shape[:3])
 
 
 def _write_tables(result: PredictResult, *, reports: bool) -> None:

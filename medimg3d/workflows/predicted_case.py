@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from medimg3d.bundle.inference import BundleFacts
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.fast_nifti_writer import write_label_nifti
+from medimg3d.data.flat_image import is_flat
 from medimg3d.data.inputs import InputFile
 from medimg3d.data.volume_file import Volume
 from medimg3d.workflows.prediction_record import CaseVolumes
 
 UNKNOWN_SIZE = "the file states no voxel size: predicted as if its numbers were mm, volumes left blank"
+FLAT = "a 2D image has no volume: volumes left blank"
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def write_case(
     Args:
         image: The image's file.
         volume: The same, read.
-        labels: Its label map, shape (I, J, K).
+        labels: Its label map, shape (I, J, K), or (I, J) of a 2D image.
         bundle: What predicted it.
         out: Folder of the predictions.
         overlays: Draw a picture.
@@ -115,7 +117,11 @@ def write_case(
     """
     names = bundle.class_names
     volumes = CaseVolumes.of(
-        image.case, labels, names, voxel_ml=volume.voxel_ml, spacing_mm=_spacing_or_none(volume)
+        image.case,
+        labels,
+        names,
+        voxel_ml=None if is_flat(labels.shape) else volume.voxel_ml,
+        spacing_mm=_spacing_or_none(volume),
     )
     overlay, report = _draw(
         image.case, volume, labels, volumes, bundle, out, overlays=overlays, reports=reports
@@ -129,9 +135,14 @@ def write_case(
         volumes=volumes,
         overlay=overlay,
         report=report,
-        note="" if volume.has_known_size else UNKNOWN_SIZE,
+        note="; ".join(_notes(volume)),
         seconds=seconds,
     )
+
+
+def _notes(volume: Volume) -> list[str]:
+    notes = [] if volume.has_known_size else [UNKNOWN_SIZE]
+    return [*notes, FLAT] if is_flat(volume.array.shape) else notes
 
 
 def _spacing_or_none(volume: Volume) -> tuple[float, float, float] | None:
@@ -157,7 +168,7 @@ def _draw(
 
     with TemporaryDirectory() as temporary:
         overlay = case_overlay(
-            volume.array if volume.array.ndim == 3 else volume.array[..., 0],
+            volume.array if volume.array.ndim == labels.ndim else volume.array[..., 0],
             labels,
             volume.affine,
             class_names=facts.class_names,

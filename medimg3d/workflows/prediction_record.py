@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medimg3d import __version__
 from medimg3d.atomic import write_text
 from medimg3d.bundle.inference import BundleFacts
+from medimg3d.data.label_counts import count_labels
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class CaseVolumes:
             voxel_ml: Volume of one voxel in mL, or None.
             spacing_mm: Voxel size along I, J, K, in mm, or None.
         """
-        counts = np.bincount(labels.ravel(), minlength=256)
+        counts = count_labels(labels)
         voxels = {name: int(counts[label]) for label, name in class_names.items()}
         ml = {name: None if voxel_ml is None else count * voxel_ml for name, count in voxels.items()}
         return cls(case, voxels, ml, spacing_mm)
@@ -118,6 +119,10 @@ def _column(name: str) -> str:
 
 
 def _peak_memory_gb() -> float | None:
+    from medimg3d.inference.process_memory import peak_bytes
+
+    if (held := peak_bytes()) is not None:
+        return round(held / 1e9, 3)
     try:
         import resource
     except ImportError:  # Windows

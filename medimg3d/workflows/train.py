@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from medimg3d.atomic import write_text
 from medimg3d.bundle.folder import TRAINING_CASES, WEIGHTS, BundleFolder, read_json, set_config_values
+from medimg3d.bundle.start_weights import (
+    StartReport,
+    StartWeights,
+    begin_with,
+    find_start_weights,
+    refuse_other_start,
+)
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.folds import select_fold
+from medimg3d.data.folds import case_name, select_fold
+from medimg3d.data.json_file import write_json
 from medimg3d.engines.history import read_history
-from medimg3d.errors import BundleError, MissingExtraError
+from medimg3d.errors import BundleError, DataError, MissingExtraError, UsageError
+from medimg3d.workflows.data_check import FACTS, CheckedList, DataCheck, check_list
 from medimg3d.workflows.training_copy import (
     CHECKPOINT,
     find_datalist,
@@ -26,6 +36,7 @@ from medimg3d.workflows.training_copy import (
 
 SETTINGS = Path("training") / "settings.json"
 HISTORY = Path("training") / "history.csv"
+START_REPORT = Path("training") / "start.json"
 ALL_CASES = -1
 
 
@@ -61,6 +72,8 @@ class TrainingResult:
         split_by: ``"patient"`` or ``"case"``.
         training_cases: Number of cases trained on.
         validation_cases: Number of cases held out.
+        rejected: Cases of the datalist that were left out, with the reason.
+        start: What of the weights that it began with was loaded, in words; empty if it began at random.
     """
 
     bundle: Path
@@ -69,6 +82,8 @@ class TrainingResult:
     split_by: str
     training_cases: int
     validation_cases: int
+    rejected: dict[str, str] = field(default_factory=dict)
+    start: list[str] = field(default_factory=list)
 
 
 def train(
@@ -89,7 +104,9 @@ def train(
     tracking: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     overlay: str | None = None,
+    start_from: Path | None = None,
     progress: bool = True,
+    check: DataCheck | None = DataCheck(),
 ) -> TrainingResult:
     """Train one fold into ``out``, which becomes a bundle of its own.
 
@@ -111,7 +128,10 @@ def train(
         tracking: ``"mlflow"`` to track with MLflow.
         overrides: Further config values by id; they are written into the copy's ``train.json``.
         overlay: A config of the bundle (``"three_classes"``) whose values are written into the copy's configs.
+        start_from: Begin with the weights of this bundle (a folder) or file: what fits in name and shape. They are
+            copied beside the new ones and named in ``train.json``; what they were trained on counts as trained on.
         progress: Show a progress bar on standard error.
+        check: How images and label maps are checked before anything is trained; None to go unchecked.
 
     Returns:
         Where the trained bundle is, and its history.
@@ -120,6 +140,7 @@ def train(
         UsageError: ``out`` holds a training already and ``resume`` is not set, or the arguments contradict.
         MissingExtraError: The package for ``tracking`` is not installed.
         DataError: The datalist cannot be used.
+        RefusedDataError: The check refuses cases (see :func:`medimg3d.workflows.data_check.check_list`).
         BundleError: The bundle lacks what training needs, or the run was begun with other settings.
     """
     source = BundleFolder(bundle)
@@ -129,15 +150,29 @@ def train(
         raise MissingExtraError(tracking, "tracking")
     list_file = find_datalist(dataset_dir, datalist)
     variant = read_json(source.config(overlay)) if overlay else {}
-    training_list = read_training_list(
-        list_file, of_classes=source.is_classifier, class_names=variant.get("class_names")
+    read_list = partial(
+        read_training_list, of_classes=source.is_classifier, class_names=variant.get("class_names")
     )
+    training_list = read_list(list_file)
+    start = None if start_from is None else _start_weights(source, start_from)
     copy = prepare_copy(source, out, training_list, variant | dict(overrides or {}), resume=resume)
+    rejected: dict[str, str] = {}
+    if check is not None:
+        checked = _check(copy, list_file, check, cache_dir)
+        list_file, rejected = checked.list_file.resolve(), checked.report.rejected
+        training_list = read_list(list_file)
     resumed = (copy.root / CHECKPOINT).is_file()
     settings = _settings(copy, fold, epochs, max_minutes, seed, precision, compiled, resumed)
     set_config_values(copy.config("train"), _recipe_values(settings))
     set_config_values(copy.config("evaluate"), {"fold": settings.fold})
-    record_cases(copy, training_list, settings.fold, resumed=resumed)
+    if resumed:
+        refuse_other_start(copy, start)
+    elif start is not None:
+        write_json(begin_with(copy, start).as_json(), copy.root / START_REPORT)
+    try:
+        record_cases(copy, training_list, settings.fold, resumed=resumed, start=start)
+    except ValueError as err:  # folds that do not fit the cases
+        raise DataError(f"{err} Make the datalist anew with medimg3d datalist --num-folds.") from err
     options: dict[str, Any] = {"show_progress": progress, "resume": resume}
     if num_workers is not None:
         options["num_workers"] = num_workers
@@ -150,7 +185,28 @@ def train(
         from medimg3d.workflows.calibrate import calibrate
 
         calibrate(copy.root, list_file)
-    return result
+    return replace(result, rejected=rejected)
+
+
+def _start_weights(source: BundleFolder, start_from: Path) -> StartWeights:
+    if source.is_classifier:
+        raise UsageError(
+            f"{source.name} classifies and --start-from is for label maps; expected --set transfer=finetune and "
+            "--set pretrained=FILE."
+        )
+    return find_start_weights(start_from)
+
+
+def _start_lines(copy: BundleFolder) -> list[str]:
+    path = copy.root / START_REPORT
+    return StartReport.from_json(read_json(path)).lines() if path.is_file() else []
+
+
+def _check(copy: BundleFolder, list_file: Path, check: DataCheck, cache_dir: Path | None) -> CheckedList:
+    """Check the data; what was read is kept beside the cache that folds and seeds share."""
+    if check.facts_file is None and cache_dir is not None:
+        check = replace(check, facts_file=cache_dir / FACTS)
+    return check_list(list_file, copy.root / "training", check, bundle=copy)
 
 
 def _settings(
@@ -274,11 +330,24 @@ def _finish(copy: BundleFolder, cases: list[dict[str, Any]], settings: TrainingS
         settings=settings,
         history=history,
         split_by=record["split_by"],
-        training_cases=len(record["cases"]),
+        training_cases=sum("from" not in case for case in record["cases"]),
         validation_cases=0 if settings.fold == ALL_CASES else len(held_out),
+        start=_start_lines(copy) + _seen_before(record, held_out, settings.fold),
     )
     write_text(copy.root / "docs" / "README.md", _card(copy, result))
     return result
+
+
+def _seen_before(record: Mapping[str, Any], held_out: list[dict[str, Any]], fold: int) -> list[str]:
+    """A warning where the weights that a training began with had seen what it holds out."""
+    earlier = {case["name"] for case in record["cases"] if "from" in case}
+    seen = [] if fold == ALL_CASES else [case for case in held_out if case_name(case) in earlier]
+    if not seen:
+        return []
+    return [
+        f"Warning: the weights it began with were trained on {len(seen)} of {len(held_out)} held-out cases (by name): "
+        "figures on these flatter."
+    ]
 
 
 def _draw_history(copy: BundleFolder, history: list[dict[str, float]]) -> None:
@@ -303,6 +372,7 @@ def _card(copy: BundleFolder, result: TrainingResult) -> str:
         f"Made by `medimg3d train` from a bundle's recipe (`configs/train.json`, version {copy.version}).\n\n"
         f"- Trained on {result.training_cases} cases; {held_out} (fold {settings.fold}, split by {result.split_by}).\n"
         f"- {settings.epochs} epochs, seed {settings.seed}, {settings.precision}.\n"
+        f"{''.join(f'- {line}' + chr(10) for line in result.start)}"
         "- The cases are named with their hashes in `models/training_cases.json`; the history is in "
         "`training/history.csv`.\n"
         "- No figure stands here yet: predict the held-out cases and run `medimg3d evaluate`.\n"

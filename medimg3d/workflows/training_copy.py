@@ -20,6 +20,7 @@ from medimg3d.bundle.folder import (
     set_config_values,
     value_at,
 )
+from medimg3d.bundle.start_weights import StartWeights
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.folds import case_name, select_fold, split_unit
 from medimg3d.errors import BundleError, DataError, UsageError
@@ -78,7 +79,7 @@ def read_training_list(
         class_names: Names of the classes where they are not the datalist's own (a variant of the bundle).
 
     Raises:
-        DataError: It is no datalist, holds no case, or a case has no label or no single image.
+        DataError: It is no datalist, holds no case, or a case has no label or no image.
     """
     try:
         content = json.loads(list_file.read_text(encoding="utf-8"))
@@ -94,18 +95,24 @@ def read_training_list(
         raise DataError(f"{list_file.name} has no training case; expected labelled cases.")
     label = ("class_label", "class") if of_classes else ("label", "label map")
     for key, what in (label, ("image", "image")):
-        kinds = (str, int) if key == "class_label" else str
-        lacking = [case_name(case) for case in cases if not isinstance(case.get(key), kinds)]
+        kinds = {"class_label": (str, int), "image": (str, list)}.get(key, (str,))
+        lacking = [
+            case_name(case)
+            for case in cases
+            if not isinstance(case.get(key), kinds) and not (key == "image" and case.get("images"))
+        ]
         if lacking:
             raise DataError(
-                f"{len(lacking)} of {len(cases)} training cases have no single {what} (first: {lacking[0]}); "
+                f"{len(lacking)} of {len(cases)} training cases have no {what} (first: {lacking[0]}); "
                 "expected one each. Make the datalist anew with `medimg3d datalist`."
             )
     return TrainingList(list_file, cases, labels, split)
 
 
 def _label_names(content: Mapping[str, Any]) -> dict[int, str]:
-    return {int(value): str(name) for value, name in content["labels"].items()}
+    ignored = content.get("ignore_label")
+    named = {int(value): str(name) for value, name in content["labels"].items()}
+    return {value: name for value, name in named.items() if value != ignored and name.lower() != "ignore"}
 
 
 def _class_names(content: Mapping[str, Any], variant: Sequence[str] | None) -> dict[int, str]:
@@ -158,7 +165,10 @@ def prepare_copy(
         _refuse_other_values(copy, overrides)
         return copy
     copy = copy_bundle(source, out)
-    if not _same_names(training_list.labels, copy.class_names, ignore_case=copy.is_classifier):
+    has_regions = bool(copy.metadata.get("regions"))  # its outputs are no label values
+    if not has_regions and not _same_names(
+        training_list.labels, copy.class_names, ignore_case=copy.is_classifier
+    ):
         copy = rename_classes(copy, training_list.labels)
     folds = {"num_folds": count_folds(source, training_list)}
     if "seed" in training_list.split:
@@ -173,6 +183,13 @@ def prepare_copy(
         set_config_values(copy.config(name), shared)
     set_config_values(copy.config("train"), overrides)
     return copy
+
+
+def _image_hashes(case: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """``image_sha256``; with several channels that of the first, and of all in ``images_sha256``."""
+    images = case.get("image") or list(case["images"].values())
+    hashes = [content_sha256(folder / image) for image in (images if isinstance(images, list) else [images])]
+    return {"image_sha256": hashes[0], **({"images_sha256": hashes} if len(hashes) > 1 else {})}
 
 
 def _same_names(first: Mapping[int, str], second: Mapping[int, str], *, ignore_case: bool) -> bool:
@@ -202,7 +219,14 @@ def _refuse_other_values(copy: BundleFolder, overrides: Mapping[str, Any]) -> No
             )
 
 
-def record_cases(copy: BundleFolder, training_list: TrainingList, fold: int, *, resumed: bool) -> None:
+def record_cases(
+    copy: BundleFolder,
+    training_list: TrainingList,
+    fold: int,
+    *,
+    resumed: bool,
+    start: StartWeights | None = None,
+) -> None:
     """Write which cases are trained on, by content, before the weights exist that know them.
 
     Args:
@@ -210,6 +234,7 @@ def record_cases(copy: BundleFolder, training_list: TrainingList, fold: int, *, 
         training_list: The data.
         fold: The held-out fold.
         resumed: The run goes on; its cases must be those it began with.
+        start: Weights that the run begins with: what they were trained on is listed too, marked ``from``.
 
     Raises:
         BundleError: A resumed run would see other cases.
@@ -226,16 +251,21 @@ def record_cases(copy: BundleFolder, training_list: TrainingList, fold: int, *, 
     cases = [
         {
             "name": case_name(case),
-            "image_sha256": content_sha256(folder / case["image"]),
+            **_image_hashes(case, folder),
             **({"label_sha256": content_sha256(folder / case["label"])} if "label" in case else {}),
         }
         for case in trained
     ]
     path = copy.root / TRAINING_CASES
-    if resumed and path.is_file() and read_json(path)["cases"] != cases:
+    begun = read_json(path)["cases"] if resumed and path.is_file() else None
+    if begun is not None and [case for case in begun if "from" not in case] != cases:
         raise BundleError(
             "The run was begun on other cases than the datalist holds now; expected the same files and folds. "
             "Restore them, or train into another folder."
         )
-    record = {"format": 1, "split_by": split_unit(training_list.cases), "cases": cases}
+    if begun is not None:
+        earlier = [case for case in begun if "from" in case]
+    else:
+        earlier = [{**case, "from": start.name} for case in start.cases] if start is not None else []
+    record = {"format": 1, "split_by": split_unit(training_list.cases), "cases": [*cases, *earlier]}
     write_text(path, json.dumps(record, indent=1) + "\n")

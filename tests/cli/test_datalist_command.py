@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import typer
-from phantoms import write_decathlon
+from phantoms import write_decathlon, write_defects
 from typer.testing import CliRunner
 
 from medimg3d.cli import data as data_command
@@ -34,7 +34,8 @@ def test_rejects_end_with_3_and_are_named_on_standard_error(run, tmp_path):
     (folder / "labelsTr" / "phantom_002.nii.gz").unlink()
     result = run("datalist", folder, "--out", tmp_path / "o.json", "--num-folds", 2)
     assert result.exit_code == 3
-    assert "phantom_002: label is missing" in result.stderr
+    assert "rejected: labelsTr/phantom_002.nii.gz: label is missing; expected a file" in result.stderr
+    assert "Cases rejected: 1; accepted, but to look at: 0." in result.stderr
 
 
 def test_json_prints_one_object(run, tmp_path):
@@ -43,6 +44,27 @@ def test_json_prints_one_object(run, tmp_path):
     summary = json.loads(result.stdout)
     assert (summary["training"], summary["split"]["seed"], sum(summary["fold_sizes"])) == (4, 3, 4)
     assert summary["labels"] == {"0": "background", "1": "front", "2": "rear"}
+
+
+def test_a_datalist_is_checked_and_written_without_what_cannot_be_used(run, tmp_path):
+    defects = write_defects(tmp_path / "set")
+    result = run("datalist", defects, "--out", tmp_path / "o.json", "--json")
+    assert result.exit_code == 3
+    summary = json.loads(result.stdout)
+    assert (summary["training"], len(summary["rejected"]), summary["layouts"]) == (8, 8, ["datalist"])
+    files = {finding["file"]: finding for finding in summary["findings"]}
+    assert files["labelsTr/label_7.nii.gz"]["cure"].startswith("Correct the label map")
+    assert not files["imagesTr/spacing.nii.gz"]["severe"]
+    folds = {case["id"]: case["fold"] for case in json.loads((tmp_path / "o.json").read_text())["training"]}
+    assert [folds[f"good_{n}"] for n in range(5)] == [0, 1, 2, 3, 4]  # as they were
+
+
+def test_a_datalist_is_not_written_over_itself(run, tmp_path):
+    path = write_decathlon(tmp_path, num_cases=1) / "dataset.json"
+    path = path.rename(tmp_path / "study.json")
+    error = run("datalist", path, "--out", path).exception
+    assert isinstance(error, UsageError)
+    assert "--out is the datalist that is checked" in str(error)
 
 
 def test_no_check_reads_nothing(run, tmp_path):

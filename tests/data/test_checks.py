@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from phantoms import affine, two_part_phantom, write_decathlon, write_dicom_series, write_nifti, write_picture
 
-from medimg3d.data import checks, image_facts
+from medimg3d.data import facts_worker, image_facts
 from medimg3d.data.checks import CheckReport, check_datalist, keep_accepted
 from medimg3d.data.datalist import Case, Datalist
 from medimg3d.data.datalist_file import load_datalist
 from medimg3d.data.image_facts import corner_distance_mm, read_facts
+from medimg3d.errors import DataError
 
 LABELS = {0: "background", 1: "front", 2: "rear"}
 
@@ -149,15 +150,14 @@ def test_nan_and_infinity_in_an_image(tmp_path, value):
 
 def test_an_empty_label_is_a_warning(tmp_path):
     report = check(pair(tmp_path, "case", label=np.zeros((30, 42, 28), np.uint8)))
-    assert (report.accepted, report.warnings) == (["case"], {"case": "label is empty (background only)"})
+    assert report.accepted == ["case"]
+    assert report.warnings["case"].startswith("label is empty (background only); expected a structure")
 
 
 def test_image_and_label_must_be_two_files(tmp_path):
     case = pair(tmp_path, "case")
-    assert (
-        reason(check(Case(image=case.image, label=case.image, id="case")))
-        == "image and label are the same file"
-    )
+    report = check(Case(image=case.image, label=case.image, id="case"))
+    assert reason(report).startswith("image and label are the same file")
 
 
 def test_the_same_content_under_another_name_is_refused_even_recompressed(tmp_path):
@@ -176,7 +176,8 @@ def test_the_same_image_listed_twice(tmp_path):
 
 def test_the_same_id_twice(tmp_path):
     report = check(pair(tmp_path / "a", "case"), pair(tmp_path / "b", "case", seed=1))
-    assert 'the name case is used twice; give each case its own "id"' in reason(report, "case #2")
+    text = 'the name case is used twice; expected a name of its own. Give each case its own "id".'
+    assert reason(report, "case #2") == text
     assert report.accepted == ["case"]
 
 
@@ -195,19 +196,18 @@ def test_a_rejected_case_does_not_push_out_its_twin(tmp_path):
     assert check(bad, good).accepted == ["good"]
 
 
-def test_a_patient_in_training_and_test_is_a_warning_without_the_patient(tmp_path):
+def test_a_patient_in_training_and_test_stays_in_the_test_list_and_is_not_named(tmp_path):
     train = Case(image=write_picture(tmp_path / "train.png", 1), patient="Secret")
     test = Case(image=write_picture(tmp_path / "test.png", 2), patient="Secret")
     report = check_datalist(Datalist(training=(train,), test=(test,)))
-    assert list(report.warnings) == ["train"]
-    assert "its patient is also in the test list" in report.warnings["train"]
+    assert "its patient is also in the test list" in reason(report, "train")
     assert "Secret" not in repr(report)
 
 
 def test_a_4d_image_among_3d_ones_is_refused(tmp_path):
     cases = [pair(tmp_path, f"c{n}", seed=n) for n in range(2)]
     odd = Case(image=write_nifti(tmp_path / "odd.nii.gz", np.ones((4, 5, 6, 7), np.float32)))
-    assert reason(check(*cases, odd), "odd") == "image is 4D (4x5x6x7); the 2 others are 3D"
+    assert reason(check(*cases, odd), "odd").startswith("image is 4D (4x5x6x7); expected 3D, as the 2 others")
 
 
 def test_a_colour_picture_among_grey_ones_is_a_warning(tmp_path):
@@ -216,7 +216,8 @@ def test_a_colour_picture_among_grey_ones_is_a_warning(tmp_path):
     grey = [Case(image=write_picture(tmp_path / f"{n}.png", n)) for n in range(2)]
     Image.new("RGB", (12, 8), (1, 2, 3)).save(tmp_path / "colour.png")
     report = check(*grey, Case(image=tmp_path / "colour.png"))
-    assert report.warnings == {"colour": "image has 3 channels, most have 1: convert when loading"}
+    assert list(report.warnings) == ["colour"]
+    assert report.warnings["colour"].startswith("image has 3 channels; expected 1, as most have")
 
 
 def test_a_colour_label_is_refused(tmp_path):
@@ -233,7 +234,7 @@ def test_channels_on_different_grids_are_refused_and_named_images_warned_of(tmp_
     pet = write_nifti(tmp_path / "pet.nii", image[:-1])
     assert "channels differ in shape" in reason(check(Case(image=(ct, pet), id="case")))
     report = check(Case(images={"ct": ct, "pet": pet}, id="case"))
-    assert "resample them before stacking" in report.warnings["case"]
+    assert "Resample them before stacking" in report.warnings["case"]
 
 
 def test_a_missing_named_image_is_called_by_its_name(tmp_path):
@@ -282,12 +283,67 @@ def test_no_file_is_read_twice(tmp_path, monkeypatch):
         read[path] += 1
         return image_facts.read_facts(path, **options)
 
-    monkeypatch.setattr(checks, "read_facts", counting)
+    monkeypatch.setattr(facts_worker, "read_facts", counting)
     first = pair(tmp_path, "first")
     second = Case(image=write_nifti(tmp_path / "b.nii", two_part_phantom(1)[0]), label=first.label, id="b")
     check(first, second, Case(image=first.image, id="again"))
     assert set(read.values()) == {1}
     assert len(read) == 3
+
+
+def test_all_that_is_wrong_with_a_case_is_named(tmp_path):
+    image, label = two_part_phantom(0)
+    image[0, 0, 0], label[0, 0, 0] = np.nan, 7
+    found = reason(check(pair(tmp_path, "case", image=image, label=label)))
+    assert "NaN" in found
+    assert "the value 7" in found
+
+
+def test_a_known_defect_is_a_warning_and_anything_else_is_no_known_defect(tmp_path):
+    first, second = pair(tmp_path, "first"), pair(tmp_path, "second")  # of one content
+    datalist = Datalist(training=(first, second), labels=LABELS, extra={"known_defects": ["duplicate"]})
+    report = check_datalist(datalist)
+    assert report.accepted == ["first", "second"]
+    assert "same content as another" in report.warnings["second"]
+    with pytest.raises(DataError, match="expected a list of some of duplicate"):
+        check_datalist(Datalist(training=(first,), extra={"known_defects": ["unreadable"]}))
+
+
+def test_the_ignored_value_of_a_datalist_is_no_wrong_label(tmp_path):
+    label = two_part_phantom(0)[1]
+    label[0, 0, 0] = 255
+    case = pair(tmp_path, "case", label=label)
+    datalist = Datalist(training=(case,), labels=LABELS, extra={"ignore_label": 255})
+    assert check_datalist(datalist).accepted == ["case"]
+
+
+def test_a_label_beside_the_picture_is_refused(tmp_path):
+    image, label = np.full((30, 42, 28), -1024, np.int16), np.zeros((30, 42, 28), np.uint8)
+    image[2:10, 5:20, 5:20] = 40
+    label[10:14, 5:9, 5:9] = 1  # begins where the picture ends
+    found = reason(check(pair(tmp_path, "case", image=image, label=label)))
+    assert "the label's foreground lies where the image holds nothing but its background value" in found
+    label[9] = label[10]  # one slice inside
+    assert check(pair(tmp_path, "case", image=image, label=label)).accepted == ["case"]
+
+
+def test_a_label_far_from_the_image_is_said_to_lie_outside(tmp_path):
+    near, far = affine(origin_mm=(0, 5, 0)), affine(origin_mm=(0, 500, 0))
+    outside = "the label's foreground lies wholly outside the image"
+    assert outside in reason(check(pair(tmp_path, "case", label_matrix=far)))
+    assert outside not in reason(check(pair(tmp_path, "case", label_matrix=near)))
+
+
+def test_an_image_of_one_value_is_a_warning(tmp_path):
+    report = check(pair(tmp_path, "case", image=np.full((30, 42, 28), 3, np.int16)))
+    assert report.warnings["case"].startswith("image holds one value only")
+
+
+def test_two_components_of_a_vector_image_are_two_channels(tmp_path):
+    image = two_part_phantom(0)[0]
+    path = write_nifti(tmp_path / "case.nii.gz", np.stack([image, image], axis=-1)[..., None, :])
+    facts = read_facts(path)
+    assert (facts.shape, facts.channels) == ((30, 42, 28), 2)
 
 
 def test_progress_counts_every_case(tmp_path):

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.image import imread
 
 from medimg3d.report.case_overlay import case_overlay
-from medimg3d.report.overlays import PLANES, _biggest_section, _section, overlay_figure
+from medimg3d.report.overlays import PLANES, _biggest_section, _planes, _section, overlay_figure
 
 NAMES = {1: "front", 2: "rear"}
 
@@ -70,3 +70,15 @@ def test_images_without_contrast_or_numbers_are_drawn(tmp_path):
 def test_arrays_of_different_shapes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"shapes \(10, 12, 8\), \(9, 12, 8\); expected one 3D shape"):
         overlay_figure(box(), box()[1:], spacing_mm=(1, 1, 1), class_names=NAMES, path=tmp_path / "a.png")
+
+
+def test_an_image_of_two_axes_is_one_picture_of_its_own_plane(tmp_path):
+    coronal = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    draw = {"class_names": NAMES, "title": "", "affine": coronal}
+    flat, thin = box()[:, 5], box()[:, 5, :, None]
+    first = case_overlay(flat, flat, path=tmp_path / "two.png", **draw)
+    second = case_overlay(thin, thin, path=tmp_path / "three.png", **draw)
+    assert imread(first).shape[:2] == (660, 750)
+    assert first.read_bytes() == second.read_bytes()
+    assert [plane.name for plane in _planes((10, 1, 8))] == ["coronal"]
+    assert _planes((10, 12, 8)) == PLANES

@@ -245,6 +245,18 @@ def test_a_run_is_not_resumed_with_other_weights(bundle, tmp_path):
         _plain(other, [tmp_path / "in"], tmp_path / "out", resume=True)
 
 
+@pytest.mark.parametrize("workers", [0, 3])
+def test_label_maps_do_not_depend_on_the_number_of_workers(bundle, tmp_path, workers):
+    for number in range(4):
+        image, _ = two_part_phantom(number)
+        write_nifti(tmp_path / "in" / f"{number}.nii.gz", image)
+    one = _plain(bundle, [tmp_path / "in"], tmp_path / "one")
+    other = _plain(bundle, [tmp_path / "in"], tmp_path / "other", workers=workers)
+    assert [case.case for case in other.cases] == ["0", "1", "2", "3"]
+    for first, second in zip(one.cases, other.cases, strict=True):
+        assert first.label_map.read_bytes() == second.label_map.read_bytes()
+
+
 def test_progress_counts_images(bundle, tmp_path):
     for name in "ab":
         write_nifti(tmp_path / f"{name}.nii.gz", two_boxes())

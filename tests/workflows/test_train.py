@@ -158,12 +158,15 @@ def test_the_overlay_gives_the_same_weights_as_stock_monai(arguments, uninterrup
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_equal_weights(bundle_root, tmp_path):
+@pytest.mark.parametrize(("accumulation_steps", "num_steps"), [(1, 4), (2, 2)])
+def test_two_processes_end_with_equal_weights(bundle_root, tmp_path, accumulation_steps, num_steps):
+    """Two epochs of four batches, two for each rank: a step a batch, or a step after two."""
     decathlon = phantoms.write_decathlon(tmp_path / "data", num_cases=10)  # a fold of two: one a rank
     configs = bundle_root / "configs"
     save = (
         "$torch.save(@network.module.state_dict(), os.path.join(@output_dir, 'rank_' + str(@rank) + '.pt'))"
     )
+    save_optimizer = "$torch.save(@train#optimizer.state_dict(), os.path.join(@output_dir, 'optimizer.pt'))"
     values = {
         "config_file": f"['{configs / 'train.json'}','{configs / 'multi_gpu_train.json'}']",
         "bundle_root": bundle_root,
@@ -175,7 +178,8 @@ def test_two_processes_end_with_equal_weights(bundle_root, tmp_path):
         "num_workers": 0,
         "patch_size": "[16,24,16]",
         "train#trainer#max_epochs": 2,
-        "finalize": json.dumps([save, "$torch.distributed.destroy_process_group()"]),
+        "train#trainer#accumulation_steps": accumulation_steps,
+        "finalize": json.dumps([save, save_optimizer, "$torch.distributed.destroy_process_group()"]),
     }
     options = [str(part) for name, value in values.items() for part in (f"--{name}", value)]
     launcher = [
@@ -189,6 +193,8 @@ def test_two_processes_end_with_equal_weights(bundle_root, tmp_path):
     run([*launcher, "-m", "monai.bundle", "run", *options], cwd=tmp_path)
     ranks = [torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert_same(ranks[0], ranks[1])
+    optimizer = torch.load(tmp_path / "optimizer.pt", weights_only=True)
+    assert {float(state["step"]) for state in optimizer["state"].values()} == {num_steps}
     assert (tmp_path / "models" / "model.pt").is_file()
 
 

@@ -1,0 +1,147 @@
+"""Cross-validation on disk: what it keeps, and that it goes on where it was stopped."""
+
+import json
+
+import cross_validations
+import numpy as np
+import phantoms
+import pytest
+from cross_validations import train_nothing, write_recipe
+
+from medimg3d.errors import UsageError
+from medimg3d.workflows import cross_validate as module
+from medimg3d.workflows import held_out_softmax
+from medimg3d.workflows.cross_validate import cross_validate
+from medimg3d.workflows.held_out_softmax import read_softmax
+
+
+@pytest.fixture(scope="module")
+def datalist(tmp_path_factory):
+    return phantoms.write_specked_study(tmp_path_factory.mktemp("study"), num_cases=4)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(datalist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted") / "cv"
+    return cross_validations.cross_validated(folder, datalist, pytest.MonkeyPatch())
+
+
+@pytest.fixture
+def bundle(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", train_nothing)
+    return write_recipe(tmp_path / "recipe")
+
+
+def run(bundle, datalist, tmp_path, **options):
+    return cross_validate(bundle, out=tmp_path / "cv", folds=[0, 1], datalist=datalist, **options)
+
+
+def content(folder):
+    """Every file but those that tell the time."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "run.json" and ".finished" not in path.parts
+    }
+
+
+def test_every_fold_keeps_the_label_maps_and_probabilities_of_what_it_held_out(uninterrupted):
+    for fold, names in ((0, {"case_0", "case_2"}), (1, {"case_1", "case_3"})):
+        held_out = uninterrupted / f"fold_{fold}" / "held_out"
+        assert {p.name for p in (held_out / "softmax").iterdir()} == {f"{name}.npz" for name in names}
+        maps = {p.name for p in (held_out / "predictions").glob("*.nii.gz")}
+        assert maps == {f"{name}_seg.nii.gz" for name in names}
+    assert "| pooled | 4 |" in (uninterrupted / "cross_validation.md").read_text()
+
+
+def test_probabilities_are_small_and_their_argmax_is_the_label_map(uninterrupted):
+    import nibabel
+
+    held_out = uninterrupted / "fold_0" / "held_out"
+    with np.load(held_out / "softmax" / "case_0.npz") as stored:
+        assert stored["softmax"].dtype == np.float16
+    probabilities = read_softmax(held_out / "softmax" / "case_0.npz")
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=2e-3)
+    labels = np.asanyarray(nibabel.load(held_out / "predictions" / "case_0_seg.nii.gz").dataobj)
+    np.testing.assert_array_equal(probabilities.argmax(0), labels)
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_at(monkeypatch, owner, name, call):
+    """Let a function fail in its n-th call, as a kill would."""
+    real, calls = getattr(owner, name), []
+
+    def stopping(*args, **options):
+        calls.append(1)
+        if len(calls) == call:
+            raise StopError
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, name, stopping)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (module, "train", 2),
+        (module, "predict", 1),
+        (module, "evaluate", 2),
+        (held_out_softmax, "member_probabilities", 3),
+        (module, "_pool", 1),
+    ],
+)
+def test_stopped_anywhere_it_goes_on_to_the_same_files(
+    owner, name, call, bundle, datalist, uninterrupted, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        stop_at(patch, owner, name, call)
+        with pytest.raises(StopError):
+            run(bundle, datalist, tmp_path, softmax=True)
+    result = run(bundle, datalist, tmp_path, softmax=True)
+    assert result.table == (uninterrupted / "cross_validation.md").read_text()
+    ours, expected = content(tmp_path / "cv"), content(uninterrupted)
+    assert ours.keys() == expected.keys()
+    changed = [
+        file for file in ours if ours[file] != expected[file] and file.endswith((".nii.gz", ".npz", ".csv"))
+    ]
+    assert changed == []
+
+
+def test_a_finished_fold_is_not_trained_again(bundle, datalist, tmp_path, monkeypatch):
+    run(bundle, datalist, tmp_path)
+    monkeypatch.setattr(module, "train", pytest.fail)
+    run(bundle, datalist, tmp_path, softmax=True)  # only the probabilities were missing
+
+
+def test_another_recipe_datalist_or_seed_is_refused(bundle, datalist, tmp_path):
+    run(bundle, datalist, tmp_path, seed=1)
+    with pytest.raises(UsageError, match="was begun with another training"):
+        run(bundle, datalist, tmp_path, seed=2)
+    other = phantoms.write_specked_study(tmp_path / "other", num_cases=6)
+    with pytest.raises(UsageError, match="was begun with another datalist_sha256"):
+        run(bundle, other, tmp_path, seed=1)
+    (bundle / "configs" / "train.json").write_text(json.dumps({"num_folds": 2, "fold_seed": 1}))
+    with pytest.raises(UsageError, match="was begun with another configs_sha256"):
+        run(bundle, datalist, tmp_path, seed=1)
+
+
+def test_the_first_folds_epochs_hold_for_all_where_a_time_was_given(bundle, datalist, tmp_path, monkeypatch):
+    seen = []
+
+    def training(bundle, *, out, **options):
+        seen.append((options.get("epochs"), options.get("max_minutes")))
+        (out / "training").mkdir(parents=True)
+        (out / "training" / "settings.json").write_text('{"epochs": 7}')
+        return cross_validations.train_nothing(bundle, out=out, **options)
+
+    monkeypatch.setattr(module, "train", training)
+    run(bundle, datalist, tmp_path, max_minutes=3)
+    assert seen == [(None, 3), (7, None)]
+
+
+def test_no_fold_is_refused(bundle, datalist, tmp_path):
+    with pytest.raises(UsageError, match="No fold was asked for"):
+        cross_validate(bundle, out=tmp_path / "cv", folds=[], datalist=datalist)

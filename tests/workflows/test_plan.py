@@ -1,0 +1,266 @@
+"""Planning from a datalist to a bundle: its files, what a second plan keeps, and that stock MONAI runs it."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import phantoms
+import pytest
+from stock_monai import monai_bundle
+
+from medimg3d.bundle.carried_code import check_carried_code
+from medimg3d.bundle.folder import BundleFolder
+from medimg3d.errors import DataError, UsageError
+from medimg3d.workflows.data_check import RefusedDataError
+from medimg3d.workflows.plan import plan_bundle
+
+QUICK = {"trial": False}
+SMALL = {"iterations_per_epoch": 1, "batch_size": 2, "num_workers": 0, "train#trainer#max_epochs": 1}
+FILES = (
+    "LICENSE",
+    "configs/evaluate.json",
+    "configs/inference.json",
+    "configs/inference_fast.json",
+    "configs/logging.conf",
+    "configs/metadata.json",
+    "configs/multi_gpu_evaluate.json",
+    "configs/multi_gpu_train.json",
+    "configs/train.json",
+    "configs/train_fast.json",
+    "docs/README.md",
+    "docs/data_license.txt",
+    "docs/plan.json",
+    "docs/plan.md",
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return phantoms.write_decathlon(tmp_path_factory.mktemp("study"), num_cases=6)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    return phantoms.write_films(tmp_path_factory.mktemp("films"), num_films=20, size=48)
+
+
+def plan(folder, out, settings=None, **options):
+    return plan_bundle(folder / "dataset.json", out, QUICK | (settings or {}), workers=1, **options)
+
+
+def config(bundle, name):
+    return json.loads((bundle / "configs" / f"{name}.json").read_text())
+
+
+def with_extra(study, folder, extra, alter=None):
+    """The study with further keys in its datalist and, where asked, other label maps."""
+    content = json.loads((study / "dataset.json").read_text()) | extra
+    for number, case in enumerate(content["training"]):
+        label = phantoms.two_part_phantom(number)[1]
+        written = phantoms.write_nifti(folder / f"label_{number}.nii.gz", alter(label) if alter else label)
+        case["image"], case["label"] = str(study / case["image"]), str(written)
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def train_evaluate_infer(bundle, data, folder, **more):
+    """With stock MONAI alone; the folder of the predictions."""
+    common = {"bundle_root": bundle, "dataset_dir": data}
+    configs, weights = bundle / "configs", folder / "training" / "models" / "model.pt"
+    out = {"output_dir": folder / "training"}
+    monai_bundle("run", cwd=folder, config_file=configs / "train.json", **out, **common, **(SMALL | more))
+    monai_bundle(
+        "run",
+        cwd=folder,
+        config_file=configs / "evaluate.json",
+        output_dir=folder / "evaluation",
+        checkpoint=weights,
+        **common,
+    )
+    images = {"dataset_dir": data / "imagesTr"} if (data / "imagesTr").is_dir() else {"dataset_dir": data}
+    monai_bundle(
+        "run",
+        cwd=folder,
+        config_file=configs / "inference.json",
+        output_dir=folder / "predictions",
+        checkpoint=weights,
+        bundle_root=bundle,
+        **images,
+    )
+    return folder / "predictions"
+
+
+def test_a_planned_bundle_has_every_file_and_its_own_code(study, tmp_path):
+    result = plan(study, tmp_path / "phantoms")
+    for name in FILES:
+        assert (result.bundle / name).is_file(), name
+    check_carried_code(result.bundle)
+    assert BundleFolder(result.bundle).class_names == {0: "background", 1: "front", 2: "rear"}
+    assert "PACKAGE" not in (result.bundle / "configs" / "train.json").read_text()
+
+
+def test_no_value_of_a_template_is_left_open(study, films, tmp_path):
+    for number, folder in enumerate((study, films)):
+        bundle = plan(folder, tmp_path / f"plan_{number}").bundle
+        for name in ("train", "evaluate", "inference"):
+            content = config(bundle, name)
+            allowed = {"pretrained", "pretrained_sha256"}
+            assert [key for key, value in content.items() if value is None and key not in allowed] == []
+
+
+def test_train_evaluate_and_inference_share_preprocessing_and_network(study, tmp_path):
+    bundle = plan(study, tmp_path / "phantoms").bundle
+    train, evaluate, inference = (config(bundle, name) for name in ("train", "evaluate", "inference"))
+    for block in ("preprocessing", "network_def", "inferer", "window_size"):
+        assert train[block] == evaluate[block] == inference[block]
+
+
+def test_metadata_fit_our_schema(study, films, tmp_path):
+    from importlib.resources import files
+
+    import jsonschema
+
+    schema = json.loads((files("medimg3d.bundle") / "metadata_schema.json").read_text())
+    for number, folder in enumerate((study, films)):
+        jsonschema.validate(config(plan(folder, tmp_path / f"plan_{number}").bundle, "metadata"), schema)
+
+
+def test_a_second_plan_changes_what_is_asked_and_keeps_the_rest(study, tmp_path):
+    out = tmp_path / "phantoms"
+    first = plan(study, out, {"batch_size": 3})
+    second = plan(study, out, {"epochs": 7}, resume=True)
+    assert (first.plan.batch_size, second.plan.batch_size, second.plan.epochs) == (3, 3, 7)
+    assert second.plan.patch_size == first.plan.patch_size
+    kept = json.loads((out / "docs" / "plan.json").read_text())
+    assert kept["given"] == {"trial": False, "batch_size": 3, "epochs": 7}
+
+
+def test_another_voxel_size_decides_the_patch_anew(study, tmp_path):
+    out = tmp_path / "phantoms"
+    first = plan(study, out)
+    second = plan(study, out, {"spacing_mm": (2.0, 2.0, 2.0)}, resume=True)
+    assert np.prod(second.plan.patch_size) < np.prod(first.plan.patch_size)
+
+
+def test_a_decision_that_stayed_keeps_its_reason(study, tmp_path):
+    out = tmp_path / "phantoms"
+    first = {one.name: one.reason for one in plan(study, out).plan.decisions}
+    second = {one.name: one.reason for one in plan(study, out, {"epochs": 7}, resume=True).plan.decisions}
+    assert second["voxel size"] == first["voxel size"]
+    assert second["mirroring"] == first["mirroring"]
+
+
+def test_a_folder_that_holds_a_bundle_is_refused_without_resume(study, tmp_path):
+    plan(study, tmp_path / "phantoms")
+    with pytest.raises(UsageError, match="Add --resume"):
+        plan(study, tmp_path / "phantoms")
+
+
+def test_a_folder_with_weights_is_refused(study, tmp_path):
+    (tmp_path / "phantoms" / "models").mkdir(parents=True)
+    (tmp_path / "phantoms" / "models" / "model.pt").touch()
+    with pytest.raises(UsageError, match="holds weights"):
+        plan(study, tmp_path / "phantoms")
+
+
+def test_a_name_that_python_cannot_import_is_refused(study, tmp_path):
+    with pytest.raises(UsageError, match="letters, digits and _"):
+        plan(study, tmp_path / "my-plan")
+
+
+def test_a_bad_case_refuses_the_plan_before_anything_is_decided(study, tmp_path):
+    folder = with_extra(study, tmp_path, {}, alter=lambda label: label + (label == 2) * np.uint8(5))
+    with pytest.raises(RefusedDataError, match="6 of 6 training cases cannot be used"):
+        plan(folder, tmp_path / "phantoms")
+    assert not (tmp_path / "phantoms" / "configs").exists()
+
+
+def test_channels_on_different_grids_are_refused(study, tmp_path):
+    other = phantoms.write_nifti(tmp_path / "small.nii.gz", np.ones((5, 6, 7), np.float32))
+    case = {
+        "id": "a",
+        "image": [str(study / "imagesTr" / "phantom_000.nii.gz"), str(other)],
+        "label": str(other),
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "b", "1": "x"}, "training": [case]}))
+    with pytest.raises(DataError, match=r"different grids|another shape"):
+        plan(tmp_path, tmp_path / "phantoms", check=None)
+
+
+@pytest.mark.slow
+def test_stock_monai_trains_evaluates_and_infers_a_planned_segmentation(study, tmp_path):
+    bundle = plan(study, tmp_path / "phantoms", {"width": 4}).bundle
+    out = train_evaluate_infer(bundle, study, tmp_path)
+    written = nibabel.load(out / "phantom_000_seg.nii.gz")
+    assert written.shape == (30, 42, 28)
+    assert set(np.unique(written.dataobj)) <= {0, 1, 2}
+    assert "phantom" in (tmp_path / "evaluation" / "val_mean_dice_raw.csv").read_text()
+
+
+@pytest.mark.slow
+def test_stock_monai_runs_a_plan_by_slices_with_regions_and_ignored_voxels(study, tmp_path):
+    def sparse(label):
+        kept = label.copy()
+        kept[:, :, 1::2] = 255
+        return kept
+
+    extra = {"regions": {"whole": [1, 2], "rear": [2]}, "ignore_label": 255}
+    folder = with_extra(study, tmp_path, extra, alter=sparse)
+    result = plan(folder, tmp_path / "phantoms", {"width": 4, "dimension": "2d"})
+    assert result.plan.slice_axis == 2
+    (folder / "imagesTr").symlink_to(study / "imagesTr")
+    out = train_evaluate_infer(result.bundle, folder, tmp_path)
+    assert set(np.unique(nibabel.load(out / "phantom_000_seg.nii.gz").dataobj)) <= {0, 1, 2}
+
+
+@pytest.mark.slow
+def test_stock_monai_runs_a_plan_of_films(films, tmp_path):
+    bundle = plan(films, tmp_path / "films", {"image_size": (32, 32)}).bundle
+    out = train_evaluate_infer(bundle, films, tmp_path)
+    assert (out / "predictions.csv").read_text().startswith("file,probability,decision")
+
+
+@pytest.mark.slow
+def test_stock_monai_runs_a_plan_of_named_channels(study, tmp_path):
+    content = json.loads((study / "dataset.json").read_text())
+    for number, case in enumerate(content["training"]):
+        image = str(study / case.pop("image"))
+        case |= {
+            "id": f"case_{number}",
+            "images": {"ct": image, "mr": image},
+            "label": str(study / case["label"]),
+        }
+    content["test"] = [{"id": "t", "images": content["training"][0]["images"]}]
+    (tmp_path / "dataset.json").write_text(json.dumps(content | {"modality": {"0": "CT", "1": "MRI"}}))
+    result = plan(tmp_path, tmp_path / "two", {"width": 4}, check=None)
+    out = train_evaluate_infer(result.bundle, tmp_path, tmp_path)
+    assert len(list(out.rglob("*_seg.nii.gz"))) == 1
+
+
+@pytest.mark.slow
+def test_a_trial_measures_what_the_planned_bundle_needs(study, tmp_path):
+    result = plan(study, tmp_path / "phantoms", {"width": 4, "batch_size": 2, "trial": True})
+    measured = result.plan.measured[-1]
+    assert 0.2 < measured["base_gb"] < measured["train_gb"] < 3
+    assert "| planned |" in (result.bundle / "docs" / "plan.md").read_text()
+
+
+@pytest.mark.slow
+def test_medimg3d_trains_a_planned_bundle(study, tmp_path):
+    from medimg3d.workflows.train import train
+
+    bundle = plan(
+        study, tmp_path / "phantoms", {"width": 4, "batch_size": 2, "iterations_per_epoch": 1}
+    ).bundle
+    result = train(
+        bundle,
+        out=tmp_path / "trained",
+        dataset_dir=study,
+        epochs=1,
+        precision="float32",
+        num_workers=0,
+        progress=False,
+    )
+    assert (result.bundle / "models" / "model.pt").is_file()

@@ -1,0 +1,174 @@
+"""The script for a cluster: valid shell, a task a fold and seed, and two nodes that meet and train."""
+
+import json
+import os
+import subprocess
+
+import phantoms
+import pytest
+
+from medimg3d.errors import UsageError
+from medimg3d.workflows.data_check import RefusedDataError
+from medimg3d.workflows.slurm import SlurmJob, write_slurm
+
+
+@pytest.fixture(scope="module")
+def list_file(tmp_path_factory):
+    return phantoms.write_decathlon(tmp_path_factory.mktemp("data of mine"), num_cases=10) / "dataset.json"
+
+
+def run_script(path, tmp_path, srun, *, task=0, nodes=1):
+    """Run the script as SLURM would, with an ``srun`` and an ``scontrol`` of our own."""
+    tools = tmp_path / "tools"
+    tools.mkdir(exist_ok=True)
+    for name, text in (("srun", srun), ("scontrol", "echo localhost; echo other")):
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "SLURM_ARRAY_TASK_ID": str(task),
+        "SLURM_JOB_ID": str(os.getpid()),  # chooses the port
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_NNODES": str(nodes),
+    }
+    command = ["bash", str(path)]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done.stdout
+
+
+def assert_valid_shell(path):
+    done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_task_a_fold_and_seed_on_one_gpu(bundle_root, list_file, tmp_path):
+    path, out = tmp_path / "train.sbatch", tmp_path / "runs of mine"
+    folders = write_slurm(
+        path,
+        bundle_root,
+        out=out,
+        list_file=list_file,
+        folds=[0, 1, 2],
+        seeds=[7, 8],
+        options=["--epochs", "3", "--set", 'name="a b"'],
+    )
+    assert_valid_shell(path)
+    assert [folder.name for folder in folders][:4] == [
+        "fold_0_seed_7",
+        "fold_1_seed_7",
+        "fold_2_seed_7",
+        "fold_0_seed_8",
+    ]
+    text = path.read_text()
+    assert "#SBATCH --array=0-5\n" in text
+    assert "#SBATCH --requeue\n" in text
+    words = run_script(path, tmp_path, 'printf "%s\\n" "$@"', task=4).splitlines()
+    assert words[1:5] == ["-m", "medimg3d.cli.main", "train", str(bundle_root)]
+    options = dict(zip(words[5:-6:2], words[6:-6:2], strict=False))
+    assert options["--datalist"] == str(list_file)
+    assert (options["--fold"], options["--seed"]) == ("1", "8")
+    assert options["--out"] == str(folders[4])
+    assert words[-6:] == ["--resume", "--no-check", "--epochs", "3", "--set", 'name="a b"']
+
+
+def test_several_gpus_run_torchrun_on_copies_that_are_made_beforehand(bundle_root, list_file, tmp_path):
+    path, out = tmp_path / "train.sbatch", tmp_path / "runs"
+    overrides = {"train#trainer#accumulation_steps": 4}
+    folders = write_slurm(
+        path,
+        bundle_root,
+        out=out,
+        list_file=list_file,
+        folds=[1],
+        seeds=[5],
+        job=SlurmJob(nodes=2, gpus=4, cpus=16, hours=3),
+        overrides=overrides,
+    )
+    assert_valid_shell(path)
+    text = path.read_text()
+    for line in (
+        "--nodes=2",
+        "--ntasks-per-node=1",
+        "--gpus-per-node=4",
+        "--cpus-per-task=16",
+        "--time=3:00:00",
+    ):
+        assert f"#SBATCH {line}\n" in text
+    assert "--requeue" not in text
+    words = run_script(path, tmp_path, 'printf "%s\\n" "$@"', nodes=2).splitlines()
+    assert "--nnodes=2" in words
+    assert "--nproc_per_node=4" in words
+    assert next(word for word in words if word.startswith("--rdzv_endpoint=")).startswith(
+        "--rdzv_endpoint=localhost:29"
+    )
+    recipe = json.loads((folders[0] / "configs" / "train.json").read_text())
+    assert (recipe["fold"], recipe["seed"]) == (1, 5)
+    assert recipe["train"]["trainer"]["accumulation_steps"] == 4
+    assert (folders[0] / "models" / "training_cases.json").is_file()
+
+
+def test_defects_are_said_before_a_script_is_written(bundle_root, tmp_path):
+    defects = phantoms.write_defects(tmp_path / "data")
+    path = tmp_path / "train.sbatch"
+    with pytest.raises(RefusedDataError, match="8 of 16 training cases cannot be used"):
+        write_slurm(path, bundle_root, out=tmp_path / "runs", list_file=defects, folds=[0], seeds=[0])
+    assert not path.exists()
+
+
+def test_no_node_is_bad_usage():
+    with pytest.raises(UsageError, match="nodes is 0; expected at least 1"):
+        SlurmJob(nodes=0)
+
+
+def test_the_command_writes_the_script_and_trains_nothing(bundle_root, list_file, tmp_path):
+    from typer.testing import CliRunner
+
+    from medimg3d.cli.main import app
+
+    path = tmp_path / "train.sbatch"
+    words = [
+        "train",
+        bundle_root,
+        "--datalist",
+        list_file,
+        "--fold",
+        "all",
+        "--seeds",
+        "0,1",
+        "--slurm",
+        path,
+    ]
+    words += ["--out", tmp_path / "runs", "--epochs", 2, "--accumulate", 3]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    assert "10 trainings in" in result.stdout
+    assert_valid_shell(path)
+    assert "--epochs 2 --set 'train#trainer#accumulation_steps=3'" in path.read_text()
+    assert not list((tmp_path / "runs").glob("fold_*"))
+
+
+@pytest.mark.slow
+def test_two_nodes_meet_and_train_with_accumulated_gradients(bundle_root, list_file, tmp_path):
+    """Two torchrun agents, one gloo process each, as on two nodes; both run the script's own command."""
+    small = {"iterations_per_epoch": 4, "batch_size": 1, "val_interval": 2, "num_workers": 0}
+    overrides = small | {
+        "patch_size": [16, 24, 16],
+        "train#trainer#max_epochs": 1,
+        "train#trainer#accumulation_steps": 2,
+        "device": "$torch.device('cpu')",
+    }
+    path = tmp_path / "train.sbatch"
+    (folder,) = write_slurm(
+        path,
+        bundle_root,
+        out=tmp_path / "runs",
+        list_file=list_file,
+        folds=[0],
+        seeds=[0],
+        job=SlurmJob(nodes=2, gpus=0),
+        overrides=overrides,
+    )
+    run_script(path, tmp_path, '"$@" & first=$!; "$@" & second=$!; wait $first && wait $second', nodes=2)
+    assert (folder / "models" / "model.pt").is_file()
