@@ -1,0 +1,270 @@
+"""Decisions that follow from the data alone: task, modalities, voxel size, intensities, folds, mirroring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medimg3d.errors import DataError, UsageError
+from medimg3d.planning.data_facts import ChannelFacts, DataFacts
+from medimg3d.planning.decision import Decision, chosen
+from medimg3d.planning.label_scheme import LabelScheme
+from medimg3d.planning.settings import PlanSettings
+
+ANISOTROPY = 3.0
+"""Voxels this much longer than wide are strongly anisotropic (nnU-Net's threshold)."""
+
+MASKED_SHARE = 0.25
+"""An image with more zeros than this has empty surroundings that should not count in its mean."""
+
+FEW_SLICES = 5
+"""Volumes with fewer slices are taken slice by slice."""
+
+AIR_HU = -300.0
+"""Values below this are air in Hounsfield units; other modalities have no negative values of this size."""
+
+_WORDS = (
+    ("pet", ("pet", "pt", "suv", "fdg")),
+    ("ct", ("ct", "cbct", "hu")),
+    ("mri", ("mr", "mri", "t1", "t2", "t1w", "t2w", "t1c", "t1gd", "flair", "dwi", "adc", "pd", "cine")),
+    ("film", ("xr", "xray", "x", "cr", "dx", "film", "radiograph", "cxr")),
+)
+
+
+def decide_task(facts: DataFacts, settings: PlanSettings) -> Decision:
+    """Segmentation where cases have label maps, classification where they have classes.
+
+    Raises:
+        DataError: Neither, or not every training case has what the task needs.
+    """
+    labelled, classed = facts.num_labelled, sum(facts.class_counts.values())
+    task = settings.task or ("segmentation" if labelled else "classification" if classed else "")
+    if not task:
+        raise DataError(
+            'No training case has a label map or a class; expected "label" or "class_label" in each.'
+        )
+    have, what = (labelled, "label maps") if task == "segmentation" else (classed, "classes")
+    if have < facts.num_cases:
+        raise DataError(
+            f"{facts.num_cases - have} of {facts.num_cases} training cases have no {what}, which {task} needs; "
+            'expected one each. Leave them out of the datalist, or under "test".'
+        )
+    if settings.task:
+        return chosen("task", task, "--task")
+    also = " Their classes are left aside." if task == "segmentation" and classed else ""
+    return Decision("task", task, f"All {facts.num_cases} training cases have {what}.{also}", "--task")
+
+
+def decide_modalities(facts: DataFacts, settings: PlanSettings) -> Decision:
+    """``ct``, ``mri``, ``pet``, ``film`` or ``other`` for each channel.
+
+    Raises:
+        UsageError: Another number of modalities was given than there are channels.
+    """
+    if settings.modality is not None:
+        given = settings.modality
+        kinds = [given] * len(facts.channels) if isinstance(given, str) else list(given)
+        if len(kinds) != len(facts.channels):
+            raise UsageError(
+                f"{len(kinds)} modalities were given; expected one for each of {len(facts.channels)} channels."
+            )
+        return chosen("modality", kinds, "--modality")
+    found = [_modality(channel) for channel in facts.channels]
+    reason = " ".join(
+        f"{channel.name}: {why}." for channel, (_, why) in zip(facts.channels, found, strict=True)
+    )
+    return Decision("modality", [kind for kind, _ in found], reason, "--modality")
+
+
+def _modality(channel: ChannelFacts) -> tuple[str, str]:
+    if channel.is_picture:
+        return "film", "the files are pictures or single films"
+    for text, where in ((channel.modality, "the datalist calls it"), (channel.name, "its name is")):
+        words = text.lower().replace("_", " ").replace("-", " ").split()
+        kind = next((kind for kind, known in _WORDS if any(word in known for word in words)), None)
+        if kind:
+            return kind, f'{where} "{text}"'
+    if channel.percentiles[0] < AIR_HU:
+        return "ct", f"values reach {channel.percentiles[0]:.0f}, as air in Hounsfield units does"
+    return (
+        "mri",
+        "no name is known and no value looks like Hounsfield units, so each image is scaled by itself",
+    )
+
+
+def decide_spacing(facts: DataFacts, settings: PlanSettings) -> Decision:
+    """Voxel size of the network's images: the median; on a thick axis the 10th percentile; None to keep the voxels.
+
+    Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z (nnU-Net's rule).
+
+    Raises:
+        UsageError: As many numbers were asked for as the images have no axes.
+    """
+    if settings.spacing_mm is not None:
+        if len(settings.spacing_mm) != facts.num_axes:
+            raise UsageError(f"--spacing has {len(settings.spacing_mm)} numbers; expected {facts.num_axes}.")
+        return chosen("voxel size", list(settings.spacing_mm), "--spacing")
+    known = facts.known_spacings
+    if not known or all(channel.is_picture for channel in facts.channels):
+        why = "The files state no voxel size" if not known else "The images are pictures"
+        return Decision(
+            "voxel size", None, f"{why}: voxels are taken as they are, and no figure is in mm.", "--spacing"
+        )
+    table = np.array(known)
+    target = np.median(table, axis=0)
+    shape = np.median(np.array(facts.shapes), axis=0)
+    thick = int(np.argmax(target))
+    others = [axis for axis in range(len(target)) if axis != thick]
+    note = "The median of the cases, as most of them then keep their own voxels."
+    if target[thick] > ANISOTROPY * max(target[others]) and shape[thick] * ANISOTROPY < min(shape[others]):
+        tenth = float(np.percentile(table[:, thick], 10))
+        target[thick] = max(tenth, float(max(target[others])))
+        note = (
+            "The median in the plane; along the thick axis the 10th percentile, so that thin slices are not thrown "
+            "away (nnU-Net's rule)."
+        )
+    unknown = len(facts.spacings_mm) - len(known)
+    if unknown:
+        note += f" {unknown} cases state no voxel size: they count as 1 mm voxels, so check what comes out of them."
+    if len({tuple(np.round(row, 3)) for row in table}) == 1:
+        note = "All cases have it already: nothing is resampled."
+    return Decision("voxel size", [round(float(size), 6) for size in target], note, "--spacing")
+
+
+def decide_slices(
+    facts: DataFacts, spacing_mm: Sequence[float] | None, settings: PlanSettings, divisor: int
+) -> tuple[Decision, int | None]:
+    """Whether a network sees volumes or slices.
+
+    Args:
+        facts: The data.
+        spacing_mm: Target voxel size; None if not known.
+        settings: ``dimension`` decides.
+        divisor: What each axis of a patch must be a multiple of, for networks that halve all axes alike; 1 for
+            those that leave a short axis alone.
+
+    Returns:
+        The decision, and the axis that slices are cut across; None for a network of the images' own axes.
+
+    Raises:
+        UsageError: 3D was asked for, and the images have two axes.
+    """
+    change = "--dimension"
+    if facts.num_axes == 2:
+        if settings.dimension == "3d":
+            raise UsageError("The images have 2 axes; expected --dimension 2d.")
+        return Decision("dimension", "2D", "The images have two axes, and so has the network.", change), None
+    shape = np.median(facts.shapes_at(spacing_mm), axis=0)
+    axis = _slice_axis(facts, shape)
+    across = f"2D, slices across axis {axis}"
+    if settings.dimension is not None:
+        is_flat = settings.dimension == "2d"
+        return chosen("dimension", across if is_flat else "3D", change), axis if is_flat else None
+    slices = f"Volumes have {shape[axis]:g} slices (median)"
+    by_slices = "a 2D network goes through them slice by slice."
+    if shape[axis] < FEW_SLICES:
+        return Decision("dimension", across, f"{slices}, too few for 3D: {by_slices}", change), axis
+    if shape[axis] < divisor / 2:
+        why = f"{slices}, and this network needs multiples of {divisor} along every axis: {by_slices}"
+        return Decision("dimension", across, why, change), axis
+    return Decision("dimension", "3D", f"{slices}: the network sees what lies above and below.", change), None
+
+
+def _slice_axis(facts: DataFacts, shape: np.ndarray) -> int:
+    """The axis with the longest voxels; where all are alike or not known, the shortest one."""
+    known = facts.known_spacings
+    median = np.median(known, axis=0) if known else np.ones(len(shape))
+    return int(np.argmax(median)) if np.ptp(median) > 0.01 else int(np.argmin(shape))
+
+
+def intensity_scheme(channel: ChannelFacts, kind: str) -> tuple[dict[str, float | bool | str], str]:
+    """How the values of one channel are brought to a common scale, and why.
+
+    Args:
+        channel: Its facts.
+        kind: Its modality.
+
+    Returns:
+        ``{"scheme": "fixed", "low", "high", "mean", "std"}``, ``{"scheme": "own", "nonzero"}`` or
+        ``{"scheme": "film"}``, and the reason.
+    """
+    if kind == "film":
+        return {"scheme": "film"}, "clipped at its own 0.5 and 99.5 percentiles, scaled to 0-1, z-scored"
+    if kind in ("ct", "pet"):
+        inside = {name: round(float(value), 4) for name, value in channel.inside.items()}
+        if kind == "pet":
+            inside["low"] = max(0.0, inside["low"])
+        where = "the labelled structures" if channel.inside_is_labelled else "the images"
+        what = "Hounsfield units" if kind == "ct" else "uptake values"
+        why = (
+            f"{what} mean the same in every image: clipped to {inside['low']:g} … {inside['high']:g} (0.5 and 99.5 "
+            f"percentiles in {where} of all cases), then z-scored with their mean and deviation"
+        )
+        inside["std"] = max(inside["std"], 1e-3)
+        inside["high"] = max(inside["high"], inside["low"] + 1e-3)
+        return {"scheme": "fixed", **inside}, why
+    masked = channel.zero_share > MASKED_SHARE
+    why = "no unit: each image is clipped at its 0.5 and 99.5 percentiles and z-scored"
+    if masked:
+        why += f", counting only values other than 0, since {channel.zero_share:.0%} are 0"
+    return {"scheme": "own", "nonzero": masked}, why
+
+
+def decide_intensities(facts: DataFacts, kinds: Sequence[str]) -> Decision:
+    """The scheme of each channel."""
+    found = [intensity_scheme(channel, kind) for channel, kind in zip(facts.channels, kinds, strict=True)]
+    several = len(found) > 1
+    reason = "; ".join(
+        f"{channel.name}: {why}" if several else why[0].upper() + why[1:]
+        for channel, (_, why) in zip(facts.channels, found, strict=True)
+    )
+    return Decision("intensities", [scheme for scheme, _ in found], f"{reason}.", "--modality")
+
+
+def decide_mirroring(facts: DataFacts, scheme: LabelScheme | None, settings: PlanSettings) -> Decision:
+    """Axes that are mirrored in training and prediction, of the images in RAS order."""
+    if settings.mirror_axes is not None:
+        return chosen("mirroring", list(settings.mirror_axes), "--mirror")
+    if scheme is not None and scheme.names_a_side:
+        return Decision(
+            "mirroring",
+            [],
+            "A structure is named left or right: a mirrored image would teach the wrong one.",
+            "--mirror",
+        )
+    if scheme is None and any(channel.is_picture for channel in facts.channels):
+        return Decision(
+            "mirroring",
+            [],
+            "The sides of a film differ (heart, stomach), and marks are burnt in.",
+            "--mirror",
+        )
+    return Decision(
+        "mirroring",
+        [0],
+        "Left to right only: bodies occur neither upside down nor back to front.",
+        "--mirror",
+    )
+
+
+def decide_folds(facts: DataFacts, settings: PlanSettings) -> Decision:
+    """Number of folds and the seed that deals them.
+
+    Raises:
+        DataError: Fewer patients or cases than folds.
+    """
+    by = "patient" if facts.num_patients is not None else "case"
+    units = facts.num_patients if facts.num_patients is not None else facts.num_cases
+    seed = settings.fold_seed if settings.fold_seed is not None else int(facts.split.get("seed", 0))
+    if facts.folds:
+        number = max(facts.folds) + 1
+        reason = f"The datalist gives each case its fold, which is kept (split by {by})."
+    else:
+        number = settings.num_folds or int(facts.split.get("num_folds") or min(5, units))
+        reason = f"Dealt out by {by} over {units} {by}s; the same names and seed always give the same folds."
+        if by == "case":
+            reason += " No patients are named: cases of one patient may lie on both sides of a split."
+    if number < 2 or units < 2:
+        raise DataError(f"Found {units} {by}s in training; expected at least 2 to hold some out.")
+    return Decision("folds", {"num_folds": number, "fold_seed": seed, "by": by}, reason, "--folds")

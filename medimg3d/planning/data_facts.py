@@ -1,0 +1,201 @@
+"""What a plan needs to know of a whole data set, from the fingerprints of its training cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from medimg3d.data.datalist import Datalist
+from medimg3d.errors import DataError
+from medimg3d.planning.fingerprint import CasePrint, ImagePrint
+
+
+@dataclass(frozen=True)
+class ChannelFacts:
+    """One channel of the images.
+
+    Attributes:
+        name: ``image``, ``ct``, ``T1``.
+        modality: What the datalist calls it; empty if it says nothing.
+        is_picture: Films or photographs.
+        percentiles: Medians over the cases at 0.5, 5, 50, 95 and 99.5.
+        zero_share: Median share of values that are exactly 0.
+        inside: Statistics of the values in labelled structures, all cases alike: ``low`` (0.5th percentile),
+            ``high`` (99.5th), ``mean``, ``std``; of whole images where nothing is labelled.
+        inside_is_labelled: Whether ``inside`` is that of labelled structures.
+    """
+
+    name: str
+    modality: str
+    is_picture: bool
+    percentiles: tuple[float, ...]
+    zero_share: float
+    inside: Mapping[str, float]
+    inside_is_labelled: bool
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """A data set, as far as a plan depends on it.
+
+    Attributes:
+        name: Name of the study.
+        num_cases: Training cases.
+        num_patients: Patients among them; None where not every case names one.
+        folds: Folds that the cases carry already, ascending; empty if none does.
+        num_axes: Axes of the images: 2 or 3.
+        channels: In the order of the network's input.
+        named: Whether the channels come by name (``images``) and not as one list.
+        shapes: Of each training case, in RAS order.
+        spacings_mm: Likewise; None where the file does not state it.
+        labels: Label value to name, background included; empty without label maps.
+        classes: Class names; empty without classes.
+        class_counts: Training cases of each class.
+        label_cases: Label value to the number of training cases that have it.
+        label_voxels: Label value to the median number of voxels where it occurs.
+        num_labelled: Training cases with a label map.
+        labelled_slices: Median share of slices that are labelled.
+        num_test: Test cases.
+        split: The datalist's own ``split``.
+    """
+
+    name: str
+    num_cases: int
+    num_patients: int | None
+    folds: tuple[int, ...]
+    num_axes: int
+    channels: tuple[ChannelFacts, ...]
+    named: bool
+    shapes: tuple[tuple[int, ...], ...]
+    spacings_mm: tuple[tuple[float, ...] | None, ...]
+    labels: Mapping[int, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    class_counts: Mapping[str, int] = field(default_factory=dict)
+    label_cases: Mapping[int, int] = field(default_factory=dict)
+    label_voxels: Mapping[int, float] = field(default_factory=dict)
+    num_labelled: int = 0
+    labelled_slices: float = 1.0
+    num_test: int = 0
+    split: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def median_shape(self) -> tuple[float, ...]:
+        """Median along each axis, in voxels of the files."""
+        return tuple(float(size) for size in np.median(np.array(self.shapes), axis=0))
+
+    @property
+    def known_spacings(self) -> list[tuple[float, ...]]:
+        """Of the cases whose files state it."""
+        return [spacing for spacing in self.spacings_mm if spacing is not None]
+
+    def shapes_at(self, spacing_mm: Sequence[float] | None) -> np.ndarray:
+        """Shapes after resampling; a case of unknown voxel size keeps its own.
+
+        Args:
+            spacing_mm: Target along each axis, -1 or 0 to keep an axis; None for no resampling.
+
+        Returns:
+            Shape (cases, axes), whole numbers of at least 1.
+        """
+        shapes = np.array(self.shapes, dtype=float)
+        if spacing_mm is not None:
+            for row, own in zip(shapes, self.spacings_mm, strict=True):
+                if own is not None:
+                    factors = [a / b if b > 0 else 1.0 for a, b in zip(own, spacing_mm, strict=True)]
+                    row *= factors
+        return np.maximum(1, np.rint(shapes))
+
+
+def gather_facts(prints: Sequence[CasePrint], datalist: Datalist) -> DataFacts:
+    """The facts of a data set.
+
+    Args:
+        prints: Fingerprints of all its cases, without those that cannot be used.
+        datalist: Where they come from.
+
+    Raises:
+        DataError: No usable training case, or cases that differ in channels, axes or in what they have as label.
+    """
+    training = [one for one in prints if one.section == "training"]
+    if not training:
+        raise DataError('No training case can be used; expected some under "training" in the datalist.')
+    words = tuple(training[0].images)
+    odd = next((one.name for one in training if tuple(one.images) != words), None)
+    if odd is not None:
+        raise DataError(
+            f"Case {odd} has other channels than the first ({', '.join(words)}); expected the same in every case. "
+            "Complete it, or leave it out of the datalist."
+        )
+    firsts = [next(iter(one.images.values())) for one in training]
+    _refuse_other_grids(training)
+    axes = {len(first.shape) for first in firsts}
+    if len(axes) > 1 or not axes <= {2, 3}:
+        raise DataError(f"The images have {sorted(axes)} axes; expected all of them to have 2, or 3.")
+    cases = {name: case for name, section, case in datalist.named_cases() if section == "training"}
+    patients = [cases[one.name].patient for one in training]
+    counts = [one.class_name for one in training if one.class_name is not None]
+    labelled = [one for one in training if one.voxels]
+    values = sorted(
+        {value for one in labelled for value in one.voxels} | (set(datalist.labels) if labelled else set())
+    )
+    return DataFacts(
+        name=datalist.name,
+        num_cases=len(training),
+        num_patients=len(set(patients)) if all(patients) else None,
+        folds=tuple(sorted({fold for one in training if (fold := cases[one.name].fold) is not None})),
+        num_axes=axes.pop(),
+        channels=tuple(_channel(word, n, training, datalist) for n, word in enumerate(words)),
+        named=bool(next(iter(cases.values())).images),
+        shapes=tuple(first.shape for first in firsts),
+        spacings_mm=tuple(first.spacing_mm for first in firsts),
+        labels={
+            value: datalist.labels.get(value, f"label {value}" if value else "background") for value in values
+        },
+        classes=datalist.classes or tuple(sorted(set(counts))),
+        class_counts={name: counts.count(name) for name in datalist.classes or sorted(set(counts))},
+        label_cases={value: sum(value in one.voxels for one in labelled) for value in values},
+        label_voxels={
+            value: float(np.median([one.voxels[value] for one in labelled if value in one.voxels] or [0]))
+            for value in values
+        },
+        num_labelled=len(labelled),
+        labelled_slices=float(np.median([one.labelled_slices for one in labelled])) if labelled else 1.0,
+        num_test=sum(one.section == "test" for one in prints),
+        split=datalist.split,
+    )
+
+
+def _refuse_other_grids(training: Sequence[CasePrint]) -> None:
+    for one in training:
+        shapes = {image.shape for image in one.images.values()}
+        if len(shapes) > 1:
+            found = ", ".join(" x ".join(map(str, shape)) for shape in sorted(shapes))
+            raise DataError(
+                f"The channels of case {one.name} lie on different grids ({found}); expected one grid. Resample them "
+                "onto one of them first, for example with monai.transforms.ResampleToMatch."
+            )
+
+
+def _channel(word: str, number: int, training: Sequence[CasePrint], datalist: Datalist) -> ChannelFacts:
+    images: list[ImagePrint] = [one.images[word] for one in training]
+    is_labelled = any(image.inside for image in images)
+    pooled = [image.inside if is_labelled else image.sample for image in images]
+    values = np.concatenate([np.array(own, dtype=float) for own in pooled if own])
+    low, high = np.percentile(values, (0.5, 99.5))
+    return ChannelFacts(
+        name=word,
+        modality=datalist.modality.get(str(number), ""),
+        is_picture=all(image.is_picture for image in images),
+        percentiles=tuple(float(p) for p in np.median([image.percentiles for image in images], axis=0)),
+        zero_share=float(np.median([image.zero_share for image in images])),
+        inside={
+            "low": float(low),
+            "high": float(high),
+            "mean": float(values.mean()),
+            "std": float(values.std()),
+        },
+        inside_is_labelled=is_labelled,
+    )

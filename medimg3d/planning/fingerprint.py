@@ -1,0 +1,250 @@
+"""The fingerprint of every case of a data set, read in parallel and kept on disk.
+
+What is kept of a case is a small JSON file named by the content of the case's files: a second plan of the same data
+reads no image, and one that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medimg3d.data.case_facts import class_name, named_images
+from medimg3d.data.content_hash import content_sha256
+from medimg3d.data.datalist import Case, Datalist, Section
+from medimg3d.data.fingerprint import percentiles_of
+from medimg3d.data.image_facts import PICTURE_ENDINGS, image_ending
+from medimg3d.data.json_file import write_json
+from medimg3d.data.pixels import Pixels, read_pixels
+from medimg3d.data.training_record import read_json
+from medimg3d.errors import DataError, GeometryError
+
+FORMAT = 1
+SAMPLE = 400
+"""Values that are kept of an image, and of its labelled part, for statistics over all cases."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ImagePrint:
+    """What is kept of one image.
+
+    Attributes:
+        shape: Voxels along the axes in RAS order (those of the file for pictures).
+        spacing_mm: Along the same axes; None where the file does not state it.
+        is_picture: A film or photograph (PNG, JPEG, one DICOM film), not a volume.
+        percentiles: At 0.5, 5, 50, 95 and 99.5.
+        zero_share: Share of the values that are exactly 0.
+        sample: Values at random places.
+        inside: Values at random places where the label is not 0; empty without a label map.
+    """
+
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None
+    is_picture: bool
+    percentiles: tuple[float, ...]
+    zero_share: float
+    sample: tuple[float, ...]
+    inside: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class CasePrint:
+    """What is kept of one case.
+
+    Attributes:
+        name: Its name in the datalist.
+        section: The list it stands in.
+        class_name: Class of the whole image; None where it has none.
+        images: Channel to facts.
+        voxels: Label value to number of voxels; empty without a label map.
+        labelled_slices: Share of the slices, along the last axis, that hold another value than the ignored one;
+            1 where no value is ignored.
+        problem: Why it cannot be used; empty if it can.
+    """
+
+    name: str
+    section: Section
+    class_name: str | None
+    images: Mapping[str, ImagePrint] = field(default_factory=dict)
+    voxels: Mapping[int, int] = field(default_factory=dict)
+    labelled_slices: float = 1.0
+    problem: str = ""
+
+
+def fingerprint_cases(
+    datalist: Datalist,
+    cache_dir: Path,
+    *,
+    workers: int | None = None,
+    ignore_label: int | None = None,
+    progress: Progress | None = None,
+) -> list[CasePrint]:
+    """Read what is not in the cache yet; the fingerprints of all cases, in the order of ``named_cases``.
+
+    Args:
+        datalist: The cases.
+        cache_dir: Folder of the small files; made if need be.
+        workers: Processes; by default one a processor, at most 8. 1 reads in this process.
+        ignore_label: Label value that marks voxels nobody labelled.
+        progress: Called with the numbers of cases done and of all cases.
+
+    Returns:
+        A fingerprint a case; what failed has its ``problem``.
+    """
+    named = datalist.named_cases()
+    count = min(workers or min(8, os.cpu_count() or 1), max(1, len(named)))
+    jobs = [
+        (
+            name,
+            section,
+            case,
+            class_name(case, datalist),
+            named_images(case, datalist),
+            cache_dir,
+            ignore_label,
+        )
+        for name, section, case in named
+    ]
+    prints: dict[str, CasePrint] = {}
+    if count == 1:
+        for job in jobs:
+            prints[job[0]] = _cached_print(*job)
+            _tell(progress, len(prints), len(named))
+    else:
+        # spawned, since torch may hold threads in this process that a fork would lose
+        with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+            for done in as_completed([pool.submit(_cached_print, *job) for job in jobs]):
+                one = done.result()
+                prints[one.name] = one
+                _tell(progress, len(prints), len(named))
+    return [prints[name] for name, _, _ in named]
+
+
+def _tell(progress: Progress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(done, total)
+
+
+def _cached_print(
+    name: str,
+    section: Section,
+    case: Case,
+    label_class: str | None,
+    images: Mapping[str, Path],
+    cache_dir: Path,
+    ignore_label: int | None,
+) -> CasePrint:
+    about: dict[str, Any] = {"name": name, "section": section, "class_name": label_class}
+    try:
+        path = cache_dir / f"{_key(case, images, ignore_label)}.json"
+        if not (kept := read_json(path)):
+            kept = _read(case, images, ignore_label)
+            write_json(kept, path)
+    except (DataError, GeometryError) as err:
+        return CasePrint(**about, problem=str(err))
+    except OSError as err:
+        return CasePrint(**about, problem=f"a file cannot be read ({type(err).__name__})")
+    return _from_json(kept, about)
+
+
+def _key(case: Case, images: Mapping[str, Path], ignore_label: int | None) -> str:
+    """Name of a case's file in the cache: the hash of the content of its files and of what is asked."""
+    files = [*images.items(), *([("label", case.label)] if case.label else [])]
+    parts = [f"{word} {content_sha256(path)}" for word, path in files]
+    return hashlib.sha256(json.dumps([FORMAT, ignore_label, parts]).encode()).hexdigest()
+
+
+def _read(case: Case, images: Mapping[str, Path], ignore_label: int | None) -> dict[str, Any]:
+    label = None if case.label is None else _as_labels(read_pixels(case.label, as_label=True))
+    prints = {}
+    for word, path in images.items():
+        try:
+            pixels = read_pixels(path)
+        except (DataError, GeometryError) as err:
+            raise type(err)(f"{word} {err}") from err
+        prints[word] = asdict(_image_print(pixels, path, label, ignore_label))
+    kept: dict[str, Any] = {"images": prints, "voxels": {}, "labelled_slices": 1.0}
+    if label is not None:
+        counts = np.bincount(label.ravel())
+        kept["voxels"] = {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
+        if ignore_label is not None:
+            known = (label != ignore_label).reshape(-1, label.shape[-1]).any(axis=0)
+            kept["labelled_slices"] = float(known.mean())
+    return kept
+
+
+def _image_print(
+    pixels: Pixels, path: Path, label: NDArray[np.intp] | None, ignore_label: int | None
+) -> ImagePrint:
+    array = pixels.array[..., 0] if pixels.array.ndim == 4 else pixels.array
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array.reshape(-1)
+    if not finite.size:
+        raise DataError("image holds no finite value; expected an image")
+    order = _ras_order(pixels)
+    inside: NDArray[Any] = np.empty(0)
+    if label is not None:
+        if label.shape != array.shape:
+            raise DataError("label has another shape than its image")
+        inside = array[(label > 0) & (label != (-1 if ignore_label is None else ignore_label))]
+    return ImagePrint(
+        shape=tuple(array.shape[axis] for axis in order),
+        spacing_mm=None if pixels.spacing_mm is None else tuple(pixels.spacing_mm[axis] for axis in order),
+        is_picture=path.is_file()
+        and (image_ending(path) in PICTURE_ENDINGS or (image_ending(path) == ".dcm" and array.ndim == 2)),
+        percentiles=percentiles_of(finite),
+        zero_share=float(np.mean(finite == 0)),
+        sample=_sample(finite),
+        inside=_sample(inside),
+    )
+
+
+def _ras_order(pixels: Pixels) -> list[int]:
+    """Which axis of the array becomes the first, second (, third) when it is turned to RAS."""
+    axes = min(pixels.array.ndim, 3)
+    if pixels.affine is None or axes < 3:
+        return list(range(axes))
+    from nibabel.orientations import io_orientation
+
+    target = io_orientation(pixels.affine)[:, 0]
+    return [int(np.flatnonzero(target == axis)[0]) for axis in range(3)]
+
+
+def _as_labels(pixels: Pixels) -> NDArray[np.intp]:
+    labels: NDArray[np.intp] = pixels.array.astype(np.intp)
+    if not np.array_equal(labels, pixels.array) or (labels.size and labels.min() < 0):
+        raise DataError("label holds fractions or values below 0; expected whole numbers from 0")
+    return labels
+
+
+def _sample(values: NDArray[Any]) -> tuple[float, ...]:
+    if values.size > SAMPLE:
+        values = values[np.random.default_rng(0).integers(0, values.size, SAMPLE)]
+    return tuple(float(value) for value in values)
+
+
+def _from_json(kept: Mapping[str, Any], about: Mapping[str, Any]) -> CasePrint:
+    images = {}
+    for word, own in kept["images"].items():
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in own.items()
+        }
+        images[word] = ImagePrint(**values)
+    voxels = {int(value): count for value, count in kept["voxels"].items()}
+    return CasePrint(**about, images=images, voxels=voxels, labelled_slices=kept["labelled_slices"])
+
+
+def readable(prints: Sequence[CasePrint]) -> list[CasePrint]:
+    """The cases without a problem."""
+    return [one for one in prints if not one.problem]

@@ -1,0 +1,138 @@
+"""A whole plan: every value that a bundle's configs are written from, and the decisions behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from medimg3d.planning.data_facts import DataFacts
+from medimg3d.planning.decision import Decision
+from medimg3d.planning.label_scheme import LabelScheme
+from medimg3d.planning.networks import has_heads, slice_topology
+from medimg3d.planning.settings import PlanSettings
+from medimg3d.planning.topology import Topology
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a bundle is written from.
+
+    Attributes:
+        facts: The data.
+        settings: What the user set.
+        task: ``segmentation`` or ``classification``.
+        modalities: Of each channel.
+        spacing_mm: Voxel size of the network's images; None to keep the voxels.
+        slice_axis: Axis that slices are cut across for a 2D network; None where it has the images' own axes.
+        intensities: Scheme of each channel.
+        scheme: Meaning of the label values; None for classification.
+        network: Its name.
+        topology: Its levels and patch, on the network's own axes; for classification the image size alone.
+        width: Filters of its first level.
+        batch_size: Patches (images) of a step.
+        mirror_axes: Mirrored axes, of the images in RAS order.
+        num_folds: Number of folds.
+        fold_seed: Seed that deals them.
+        split_by: ``patient`` or ``case``.
+        iterations_per_epoch: Steps of an epoch.
+        epochs: Length of a training.
+        learning_rate: First learning rate of AdamW.
+        weight_decay: Of AdamW.
+        windows_per_batch: Windows that prediction takes at once.
+        decisions: In the order of the plan.
+        notes: What a person should know besides.
+        measured: What trials measured, in their order.
+        given: What the user asked for, now or in an earlier plan.
+    """
+
+    facts: DataFacts
+    settings: PlanSettings
+    task: str
+    modalities: tuple[str, ...]
+    spacing_mm: tuple[float, ...] | None
+    slice_axis: int | None
+    intensities: tuple[Mapping[str, Any], ...]
+    scheme: LabelScheme | None
+    network: str
+    topology: Topology
+    width: int
+    batch_size: int
+    mirror_axes: tuple[int, ...]
+    num_folds: int
+    fold_seed: int
+    split_by: str
+    iterations_per_epoch: int = 1
+    epochs: int = 1
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    windows_per_batch: int = 4
+    decisions: tuple[Decision, ...] = ()
+    notes: tuple[str, ...] = ()
+    measured: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether label maps come out."""
+        return self.task == "segmentation"
+
+    @property
+    def network_axes(self) -> int:
+        """Axes of what the network sees."""
+        return len(self.topology.patch)
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """The patch on the images' own axes."""
+        return slice_topology(self.topology, self.slice_axis)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the images are films or photographs."""
+        return all(channel.is_picture for channel in self.facts.channels)
+
+    @property
+    def deep_supervision(self) -> bool:
+        """Whether the network is trained with further heads."""
+        return has_heads(self.network, self.topology, wished=self.settings.deep_supervision)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the network's output channels."""
+        return self.scheme.output_names if self.scheme else list(self.facts.classes)
+
+    @property
+    def num_training(self) -> int:
+        """Cases that one fold trains on, about."""
+        return max(1, round(self.facts.num_cases * (self.num_folds - 1) / self.num_folds))
+
+    def decided(self, *decisions: Decision, **values: Any) -> Plan:
+        """The plan with further values and decisions; a decision of a name that it has is replaced."""
+        names = {decision.name for decision in decisions}
+        kept = [decision for decision in self.decisions if decision.name not in names]
+        return replace(self, decisions=(*kept, *decisions), **values)
+
+    def noted(self, *notes: str) -> Plan:
+        """The plan with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def spacing_for_shape(self) -> Sequence[float]:
+        """Voxel size along the network's axes whose ratios shape patch and kernels.
+
+        Where the files state none, voxels count as cubes, but for a short axis: slices lie further apart than
+        pixels.
+        """
+        spacing = list(self.spacing_mm or self._unknown_spacing())
+        if self.slice_axis is not None:
+            del spacing[self.slice_axis]
+        return spacing
+
+    def _unknown_spacing(self) -> list[float]:
+        if self.facts.known_spacings and not self.is_picture:
+            return [float(size) for size in self.facts.known_spacings[0]]
+        shape = self.facts.median_shape
+        return [
+            4.0 if size * 4 < min(s for a, s in enumerate(shape) if a != axis) else 1.0
+            for axis, size in enumerate(shape)
+        ]

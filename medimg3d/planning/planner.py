@@ -1,0 +1,386 @@
+"""From facts and settings to a plan, before its memory was measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from medimg3d.data.datalist import Datalist
+from medimg3d.errors import DataError, UsageError
+from medimg3d.planning.data_decisions import (
+    decide_folds,
+    decide_intensities,
+    decide_mirroring,
+    decide_modalities,
+    decide_slices,
+    decide_spacing,
+    decide_task,
+)
+from medimg3d.planning.data_facts import DataFacts
+from medimg3d.planning.decision import Decision, chosen
+from medimg3d.planning.label_scheme import LabelScheme, read_label_scheme
+from medimg3d.planning.networks import divisor_of, first_width, learning_rate_of, topology_of, voxels_of
+from medimg3d.planning.plan import Plan
+from medimg3d.planning.settings import PlanSettings
+from medimg3d.planning.topology import Topology, first_patch
+
+MOST_VOXELS = {"cpu": 96**3, "cuda": 160**3}
+"""Voxels of a patch without a figure for the memory; on a CPU a larger one would take minutes a step."""
+
+STEP_VOXELS = {"cpu": 360_000, "cuda": 4_000_000}
+"""Voxels that a step should see over its whole batch, without a figure for the memory."""
+
+ITERATIONS = {"cpu": 4_000, "cuda": 25_000}
+"""Steps of a training: about an hour or two on two cores for small volumes, half a day on a GPU."""
+
+EPOCH_STEPS = (10, 250)
+"""Fewest and most steps of an epoch."""
+
+FEWEST_LEVELS = 3
+
+FAR_LARGER = 4.0
+"""A volume this many times the patch is one that a network sees too little of (nnU-Net's threshold)."""
+
+
+def draft_plan(facts: DataFacts, datalist: Datalist, settings: PlanSettings) -> Plan:
+    """Every decision but those that depend on measured memory.
+
+    Args:
+        facts: The data.
+        datalist: Its regions and its ignored label count.
+        settings: What the user set.
+
+    Returns:
+        A plan with the largest patch that is worth trying, or the one asked for.
+
+    Raises:
+        DataError: The data do not allow a plan.
+        UsageError: Settings that contradict each other or the data.
+    """
+    task = decide_task(facts, settings)
+    modalities = decide_modalities(facts, settings)
+    intensities = decide_intensities(facts, modalities.value)
+    scheme = read_label_scheme(datalist, facts.labels) if task.value == "segmentation" else None
+    mirroring = decide_mirroring(facts, scheme, settings)
+    folds = decide_folds(facts, settings)
+    network = _decide_network(task.value, settings)
+    spacing = (
+        decide_spacing(facts, settings)
+        if scheme
+        else Decision("voxel size", None, "Images are brought to one size.")
+    )
+    slices, slice_axis = decide_slices(facts, spacing.value, settings, divisor_of(network.value))
+    if task.value == "classification" and slice_axis is not None:
+        slices, slice_axis = replace(slices, value="3D", reason="A classifier takes the whole image."), None
+    size = settings.patch_size if scheme else settings.image_size
+    if size is not None and len(size) not in (facts.num_axes, facts.num_axes - (slice_axis is not None)):
+        raise UsageError(f"--patch has {len(size)} numbers; expected {facts.num_axes}.")
+    decisions = [
+        task,
+        modalities,
+        slices,
+        network,
+        *([spacing] if scheme else []),
+        intensities,
+        folds,
+        mirroring,
+    ]
+    if scheme is not None:
+        decisions.insert(1, _describe_scheme(scheme, facts))
+    plan = Plan(
+        facts=facts,
+        settings=settings,
+        task=task.value,
+        modalities=tuple(modalities.value),
+        spacing_mm=None if spacing.value is None else tuple(spacing.value),
+        slice_axis=slice_axis,
+        intensities=tuple(intensities.value),
+        scheme=scheme,
+        network=network.value,
+        topology=Topology((1,), ((1,),), ((3,),)),
+        width=settings.width or first_width(network.value, settings.device),
+        batch_size=1,
+        mirror_axes=tuple(mirroring.value),
+        num_folds=folds.value["num_folds"],
+        fold_seed=folds.value["fold_seed"],
+        split_by=folds.value["by"],
+        decisions=tuple(decisions),
+        weight_decay=settings.weight_decay or (0.01 if scheme else 0.05),
+        learning_rate=settings.learning_rate or learning_rate_of(network.value),
+    )
+    if any(axis >= plan.facts.num_axes for axis in plan.mirror_axes):
+        raise UsageError(f"--mirror names axis {max(plan.mirror_axes)}; expected 0 to {facts.num_axes - 1}.")
+    return _with_patch(plan) if scheme else _with_image_size(plan)
+
+
+def finish_plan(plan: Plan) -> Plan:
+    """The decisions that follow from patch and batch: length, prediction, what is not built."""
+    settings = plan.settings
+    cover = _patches_per_case(plan)
+    wanted = math.ceil(plan.num_training * min(8, cover) / plan.batch_size)
+    steps = settings.iterations_per_epoch or int(np.clip(wanted, *EPOCH_STEPS))
+    total = ITERATIONS[settings.device]
+    if plan.is_segmentation:
+        epochs = settings.epochs or max(1, round(total / steps))
+        why_steps = (
+            f"{plan.num_training} cases of {cover:.3g} patches each, {plan.batch_size} at once; 10 to 250."
+        )
+    else:
+        epochs = settings.epochs or max(8, min(60, round(total / 4 / steps)))
+        why_steps = f"{plan.num_training} images, {plan.batch_size} at once; 10 to 250."
+    length = f"{epochs * steps} steps in all"
+    plan = plan.decided(
+        Decision("steps of an epoch", steps, why_steps, "--set iterations_per_epoch=N"),
+        Decision(
+            "epochs",
+            epochs,
+            f"{length}. The length is fixed beforehand and validation chooses nothing; `medimg3d train --minutes` fits "
+            "it to your time.",
+            "--epochs",
+        ),
+        Decision(
+            "optimizer",
+            f"AdamW, {plan.learning_rate:g}",
+            f"Falls to zero over the run; weight decay {plan.weight_decay:g}; the weights kept are a moving average.",
+            "--set learning_rate=X, --set weight_decay=X",
+        ),
+        Decision("loss", *_loss(plan)),
+        Decision("augmentation", *_augmentation(plan)),
+        iterations_per_epoch=steps,
+        epochs=epochs,
+    )
+    return _note_large_volumes(plan) if plan.is_segmentation else plan
+
+
+def most_batch(plan: Plan) -> int:
+    """Most patches of a step: 5 % of all voxels of the data set (nnU-Net's rule), 2 to 64."""
+    shapes = plan.facts.shapes_at(plan.spacing_mm)
+    share = 0.05 * float(shapes.prod(axis=1).sum()) / voxels_of(plan.topology.patch)
+    return int(np.clip(share, 2, 64))
+
+
+def median_shape(plan: Plan) -> list[float]:
+    """Median image on the network's axes, in its voxels."""
+    shape = [float(size) for size in np.median(plan.facts.shapes_at(plan.spacing_mm), axis=0)]
+    if plan.slice_axis is not None:
+        del shape[plan.slice_axis]
+    return shape
+
+
+def with_topology(plan: Plan, patch: tuple[int, ...]) -> Plan:
+    """The plan with a patch on the network's axes, widened to what the network can take.
+
+    Raises:
+        DataError: The images are too small to be halved once.
+    """
+    topology = topology_of(
+        plan.network, patch, plan.spacing_for_shape(), max_poolings=plan.settings.max_poolings
+    )
+    if topology.num_levels < FEWEST_LEVELS:
+        raise DataError(
+            f"The images have {' x '.join(f'{size:g}' for size in median_shape(plan))} voxels (median); expected at "
+            "least 16 along some axis. Give a smaller --spacing."
+        )
+    return replace(plan, topology=topology)
+
+
+def _decide_network(task: str, settings: PlanSettings) -> Decision:
+    name = settings.network
+    if task == "classification":
+        if name not in ("auto", "densenet"):
+            raise UsageError(f"--network {name} segments; expected densenet for a data set of classes.")
+        why = "Dense connections do well on few images; the project's own classifiers use it."
+        return Decision("network", "densenet", why, "--network")
+    if name == "densenet":
+        raise UsageError(
+            "--network densenet classifies whole images; expected dynunet, unet, segresnet, mednext or swinunetr."
+        )
+    if name == "auto":
+        why = (
+            "A plain U-Net with nnU-Net's rules is as good as anything newer where both are trained with the same care "
+            "(nnU-Net Revisited, arXiv:2404.09556)."
+        )
+        return Decision("network", "dynunet", why, "--network")
+    return chosen("network", name, "--network")
+
+
+def _describe_scheme(scheme: LabelScheme, facts: DataFacts) -> Decision:
+    rare = [scheme.labels[v] for v in scheme.labels if v and facts.label_cases.get(v, 0) < facts.num_cases]
+    reason = "The values of the label maps" + (f"; not in every case: {', '.join(rare)}." if rare else ".")
+    if scheme.regions:
+        reason = (
+            "Overlapping regions: each has its own sigmoid output. Label maps that come out name the last region "
+            "that a voxel belongs to."
+        )
+    if scheme.ignore_label is not None:
+        reason += f" Voxels of value {scheme.ignore_label} are left out of loss, patch centres and scores" + (
+            f": {facts.labelled_slices:.0%} of the slices are labelled (median)."
+            if facts.labelled_slices < 1
+            else "."
+        )
+    return Decision(
+        "outputs", scheme.output_names, reason, '"labels", "regions", "ignore_label" of the datalist'
+    )
+
+
+def _with_patch(plan: Plan) -> Plan:
+    settings, shape = plan.settings, median_shape(plan)
+    if settings.patch_size is not None:
+        patch = list(settings.patch_size)
+        if plan.slice_axis is not None and len(patch) == plan.facts.num_axes:
+            del patch[plan.slice_axis]
+        asked = with_topology(plan, tuple(patch))
+        reason = "As asked for" + (
+            f", widened to what {plan.network} can halve." if list(asked.topology.patch) != patch else "."
+        )
+        plan = asked.decided(Decision("patch", list(asked.patch_size), reason, "--patch"))
+    else:
+        most = float(MOST_VOXELS[settings.device]) if settings.memory_gb is None else 256.0**3
+        patch_ = first_patch(shape, plan.spacing_for_shape(), most_voxels=most)
+        plan = with_topology(plan, _at_least_16_somewhere(patch_))
+        plan = plan.decided(_explain_patch(plan, shape))
+    batch = settings.batch_size or first_batch(plan)
+    return plan.decided(explain_batch(plan, batch), _explain_levels(plan), batch_size=batch)
+
+
+def _at_least_16_somewhere(patch: tuple[int, ...]) -> tuple[int, ...]:
+    """Small images are padded, so that the network has three levels."""
+    sizes = [max(8, size) if size >= 5 else size for size in patch]
+    longest = sizes.index(max(sizes))
+    sizes[longest] = max(16, sizes[longest])
+    return tuple(sizes)
+
+
+def first_batch(plan: Plan) -> int:
+    """Patches of a step where no figure for the memory is given."""
+    return int(
+        np.clip(
+            round(STEP_VOXELS[plan.settings.device] / voxels_of(plan.topology.patch)),
+            2,
+            min(16, most_batch(plan)),
+        )
+    )
+
+
+def explain_batch(plan: Plan, batch: int) -> Decision:
+    """The decision on the batch."""
+    if plan.settings.batch_size is not None:
+        return chosen("batch", batch, "--batch")
+    what = "patches" if plan.is_segmentation else "images"
+    return Decision(
+        "batch", batch, f"A step sees {batch} {what}; at least 2, at most 5 % of all voxels.", "--batch"
+    )
+
+
+def explain_size(plan: Plan) -> list[Decision]:
+    """The decisions on patch, levels and batch, anew after the plan was fitted to the memory."""
+    if not plan.is_segmentation:
+        return [explain_batch(plan, plan.batch_size)]
+    patch = [] if plan.settings.patch_size is not None else [_explain_patch(plan, median_shape(plan))]
+    return [*patch, _explain_levels(plan), explain_batch(plan, plan.batch_size)]
+
+
+def _explain_patch(plan: Plan, shape: list[float]) -> Decision:
+    whole = " x ".join(f"{size:.0f}" for size in shape)
+    cover = float(np.prod(np.minimum(1.0, np.array(plan.topology.patch) / np.array(shape))))
+    why = (
+        f"The median image is {whole} voxels, of which a patch sees {cover:.0%}; as long in mm along every axis as "
+        "it can be, and a multiple of what the network divides it by."
+    )
+    return Decision("patch", list(plan.patch_size), why, "--patch")
+
+
+def _explain_levels(plan: Plan) -> Decision:
+    topology = plan.topology
+    times = ", ".join(str(divisor) for divisor in topology.divisors)
+    why = f"{topology.num_levels} levels; the axes are divided by {times}"
+    if any(1 in kernel for kernel in topology.kernels):
+        why += ", and kernels have 1 voxel along the thick axis until voxels are about cubes"
+    why += f". The first level has {plan.width} filters."
+    if plan.deep_supervision:
+        why += " Lower levels are trained on the label, too (deep supervision)."
+    value = {"levels": topology.num_levels, "filters": plan.width}
+    return Decision("depth and width", value, why, "--set width=N, --set max_poolings=N")
+
+
+def _with_image_size(plan: Plan) -> Plan:
+    settings, shape = plan.settings, plan.facts.median_shape
+    axes = plan.facts.num_axes
+    longest, step = (
+        ({"cpu": 128, "cuda": 224} if axes == 2 else {"cpu": 64, "cuda": 96})[settings.device],
+        32 if axes == 2 else 8,
+    )
+    if settings.image_size is not None:
+        size, decision = (
+            list(settings.image_size),
+            chosen("image size", list(settings.image_size), "--image-size"),
+        )
+    else:
+        ratio = min(1.0, longest / max(shape))
+        size = [int(max(step, round(own * ratio / step) * step)) for own in shape]
+        why = (
+            f"The longest side of {longest} is enough for what a film or crop shows as a whole; the sides keep about "
+            f"the ratio of the median image ({' x '.join(f'{own:.0f}' for own in shape)})."
+        )
+        size = size[::-1] if plan.is_picture else size  # films are read as rows, columns
+        decision = Decision(
+            "image size", size, why + (" Rows, columns." if plan.is_picture else ""), "--image-size"
+        )
+    ones = ((1,) * axes,)
+    plan = replace(plan, topology=Topology(tuple(size), ones, ones))
+    batch = settings.batch_size or int(
+        np.clip(524_288 // voxels_of(size), 4, max(4, min(32, plan.num_training // 4)))
+    )
+    return plan.decided(decision, explain_batch(plan, batch), batch_size=batch)
+
+
+def _patches_per_case(plan: Plan) -> float:
+    if not plan.is_segmentation:
+        return 1.0
+    shape = np.median(plan.facts.shapes_at(plan.spacing_mm), axis=0)
+    return float(max(1.0, np.prod(shape) / voxels_of(plan.patch_size)))
+
+
+def _loss(plan: Plan) -> tuple[str, str, str]:
+    if not plan.is_segmentation:
+        counts = ", ".join(f"{name} {count}" for name, count in plan.facts.class_counts.items())
+        return (
+            "cross-entropy, weighted",
+            f"Every class counts alike however many cases it has ({counts}); labels are smoothed by 0.1.",
+            "`train#loss` in configs/train.json",
+        )
+    assert plan.scheme is not None
+    if plan.scheme.regions:
+        return (
+            "Dice + binary cross-entropy",
+            "Regions overlap: each is its own yes or no.",
+            "`train#head_loss`",
+        )
+    name = "Dice + focal" if plan.settings.loss == "dice_focal" else "Dice + cross-entropy"
+    where = " over the labelled voxels" if plan.scheme.ignore_label is not None else ""
+    return name, f"Dice over the whole batch, without the background{where}.", "--set loss=dice_ce|dice_focal"
+
+
+def _augmentation(plan: Plan) -> tuple[str, str, str]:
+    if plan.settings.augmentation == "none":
+        return "none", "As asked for.", "--set augmentation=full|none"
+    if plan.is_segmentation:
+        share = f"{plan.settings.foreground_share:.0%} of the patches are centred on a structure."
+        why = f"nnU-Net's list: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma. {share}"
+    else:
+        why = "Shifts, turns, scaling, contrast, brightness, noise, blur, covered spots: the films of another machine."
+    return "full", why, "--set augmentation=full|none"
+
+
+def _note_large_volumes(plan: Plan) -> Plan:
+    cover = float(np.prod(median_shape(plan)) / voxels_of(plan.topology.patch))
+    if cover <= FAR_LARGER:
+        return plan
+    return plan.noted(
+        f"An image is {cover:.1f} times the patch, so that the network sees each place without much of its "
+        "surroundings. nnU-Net then adds a cascade (a network at low resolution before this one); a coarse region "
+        "finder would spare windows, too. Neither is built yet. What helps meanwhile: more --memory-gb (larger "
+        "patches), a coarser --spacing, or cropping the images to the region first."
+    )

@@ -1,0 +1,291 @@
+"""From a labelled data set to a bundle for it: check, fingerprint, decide, fit to the memory, write."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medimg3d.atomic import write_text
+from medimg3d.bundle.carried_code import write_carried_code
+from medimg3d.bundle.folder import WEIGHTS, format_json
+from medimg3d.data.datalist_file import load_datalist
+from medimg3d.data.training_record import read_json
+from medimg3d.errors import BundleError, DataError, UsageError
+from medimg3d.planning.bundle_files import bundle_files
+from medimg3d.planning.data_facts import gather_facts
+from medimg3d.planning.decision import Decision
+from medimg3d.planning.estimate import estimate_gb, weights_mb
+from medimg3d.planning.fingerprint import Progress, fingerprint_cases, readable
+from medimg3d.planning.fit import fit, network_of
+from medimg3d.planning.label_scheme import ignored_value
+from medimg3d.planning.plan import Plan
+from medimg3d.planning.planner import draft_plan
+from medimg3d.planning.settings import PlanSettings, with_values
+from medimg3d.planning.trial import Measured, measure
+from medimg3d.workflows.data_check import DataCheck, check_list
+
+PLAN = Path("docs") / "plan.json"
+WORK = ".plan"
+"""Folder in the bundle for fingerprints and the check's files; ``medimg3d train`` does not copy it."""
+
+ZOO_MB = 25.0
+"""Size above which a file is large for a model zoo."""
+
+SIZES = ("patch_size", "image_size", "batch_size", "width", "windows_per_batch")
+LENGTHS = ("iterations_per_epoch", "epochs")
+
+# What a decided value depends on: where one of these is asked for anew, it is decided anew, too.
+DEPENDS: Mapping[str, tuple[str, ...]] = {
+    "task": (
+        "network",
+        "spacing_mm",
+        "dimension",
+        "mirror_axes",
+        "learning_rate",
+        "weight_decay",
+        *SIZES,
+        *LENGTHS,
+    ),
+    "dimension": (*SIZES, *LENGTHS),
+    "network": ("dimension", "learning_rate", *SIZES, *LENGTHS),
+    "spacing_mm": ("dimension", *SIZES, *LENGTHS),
+    "patch_size": ("batch_size", "windows_per_batch", *LENGTHS),
+    "image_size": ("batch_size", *LENGTHS),
+    "width": ("batch_size", "windows_per_batch", *LENGTHS),
+    "max_poolings": (*SIZES, *LENGTHS),
+    "memory_gb": (*SIZES, *LENGTHS),
+    "device": (*SIZES, *LENGTHS),
+    "batch_size": LENGTHS,
+    "num_folds": LENGTHS,
+    "iterations_per_epoch": ("epochs",),
+}
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """A planned bundle.
+
+    Attributes:
+        bundle: Its folder.
+        plan: The plan.
+        rejected: Cases that were left out, with the reason.
+    """
+
+    bundle: Path
+    plan: Plan
+    rejected: dict[str, str]
+
+    def summary(self) -> dict[str, Any]:
+        """For ``--json``."""
+        decisions = {one.name: one.value for one in self.plan.decisions}
+        measured = self.plan.measured[-1] if self.plan.measured else None
+        return {
+            "bundle": str(self.bundle),
+            "decisions": decisions,
+            "measured": measured,
+            "notes": list(self.plan.notes),
+            "rejected": self.rejected,
+        }
+
+
+def plan_bundle(
+    datalist: Path,
+    out: Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    cache: Path | None = None,
+    workers: int | None = None,
+    check: DataCheck | None = DataCheck(),
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> PlanResult:
+    """Plan a bundle for a labelled data set.
+
+    Writes ``configs/``, the carried code, ``LICENSE`` and ``docs/`` with ``plan.md`` (for people) and ``plan.json``
+    (for a second plan). Images that were read once are not read again.
+
+    Args:
+        datalist: The datalist.
+        out: Folder of the bundle; its name becomes part of a Python package's name.
+        settings: Values of :class:`medimg3d.planning.settings.PlanSettings`; the rest is decided.
+        resume: Plan again in a folder that holds a plan: what it decided is kept, but for what is asked for
+            differently now and what depends on that.
+        cache: Folder of the fingerprints; in the bundle if None.
+        workers: Processes that read; by default one a processor.
+        check: How files are checked before anything else; None to go unchecked.
+        progress: Called with the numbers of cases read and of all cases.
+        say: Told about each trial.
+
+    Returns:
+        The plan, and where it lies.
+
+    Raises:
+        UsageError: ``out`` holds something already, or a setting that cannot be.
+        RefusedDataError: The check refuses cases.
+        DataError: The data allow no plan, or none fits the memory.
+    """
+    out = out.resolve()
+    earlier = _earlier_plan(out, resume=resume)
+    given, merged = _merge(earlier.get("given", {}), earlier.get("decided", {}), dict(settings or {}))
+    final = with_values(PlanSettings(), merged)
+    list_file, rejected = datalist.resolve(), {}
+    if not list_file.is_file():
+        raise UsageError(
+            f"Found no {datalist}; expected a datalist. Make one with `medimg3d datalist FOLDER --out FILE`."
+        )
+    if check is not None:
+        checked = check_list(list_file, out / WORK, check)
+        list_file, rejected = checked.list_file, checked.report.rejected
+    listed = load_datalist(list_file)
+    prints = fingerprint_cases(
+        listed,
+        cache or out / WORK / "fingerprint",
+        workers=workers,
+        ignore_label=ignored_value(listed),
+        progress=progress,
+    )
+    broken = [one for one in prints if one.problem and one.section == "training"]
+    if broken:
+        raise DataError(
+            f"{len(broken)} training cases cannot be read; the first, {broken[0].name}: {broken[0].problem}. Mend it, "
+            "or leave it out of the datalist."
+        )
+    draft = draft_plan(gather_facts(readable(prints), listed), listed, final)
+    plan = _fitted(draft, out.name, say)
+    plan = replace(_with_earlier_reasons(plan, earlier), given=given)
+    _write(out, plan, licence=listed.licence)
+    return PlanResult(out, plan, rejected)
+
+
+def _with_earlier_reasons(plan: Plan, earlier: Mapping[str, Any]) -> Plan:
+    """A decision that came out as in an earlier plan keeps the reason that it had there."""
+    reasons = {one["name"]: (one["value"], one["reason"]) for one in earlier.get("decisions", [])}
+    decisions = []
+    for one in plan.decisions:
+        value, reason = reasons.get(one.name, (None, ""))
+        is_kept = reason and value == json.loads(json.dumps(one.value))
+        decisions.append(replace(one, reason=reason) if is_kept else one)
+    return replace(plan, decisions=tuple(decisions))
+
+
+def _earlier_plan(out: Path, *, resume: bool) -> dict[str, Any]:
+    """``plan.json`` of the folder; empty without one.
+
+    Raises:
+        UsageError: The folder's name is none for a package, or it holds a plan or a bundle and ``resume`` is not set.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", out.name):
+        raise UsageError(
+            f"--out ends in {out.name!r}; expected a name of letters, digits and _, since the bundle's own code "
+            "carries it."
+        )
+    earlier = read_json(out / PLAN)
+    if (out / WEIGHTS).exists():
+        raise UsageError(
+            f"{out} holds weights; expected another folder, so that they keep the configs they were trained by."
+        )
+    if not resume and (out / "configs").exists():
+        raise UsageError(
+            f"{out} holds a bundle already; expected an empty folder. Add --resume to plan again and keep what was "
+            "decided, or choose another --out."
+        )
+    return earlier
+
+
+def _merge(
+    given: Mapping[str, Any], decided: Mapping[str, Any], asked: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was ever asked for, and the settings of this plan: asked now, else asked earlier, else decided earlier.
+
+    What depends on a value that is asked for anew is decided anew. Sizes go even where they were asked for.
+    """
+    changed = {
+        key for key, value in asked.items() if _plain(given.get(key, decided.get(key))) != _plain(value)
+    }
+    stale = {dependent for key in changed for dependent in DEPENDS.get(key, ())} - set(asked)
+    kept = {key: value for key, value in given.items() if key not in stale or key not in SIZES}
+    given_now = {**kept, **{key: _plain(value) for key, value in asked.items()}}
+    rest = {key: value for key, value in decided.items() if key not in stale}
+    return given_now, {**rest, **given_now}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _fitted(draft: Plan, name: str, say: Callable[[str], None]) -> Plan:
+    settings = draft.settings
+    limit, why = _limit(settings)
+
+    def estimated(plan: Plan) -> float:
+        shape = (plan.batch_size, len(plan.facts.channels), *plan.topology.patch)
+        return estimate_gb(network_of(plan), shape, num_classes=len(plan.output_names))
+
+    def measured(plan: Plan) -> Measured:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder) / name
+            _write(root, plan, licence="")
+            return measure(root, device=settings.device)
+
+    plan = fit(
+        draft,
+        limit_gb=limit,
+        estimate=estimated,
+        measure=measured if settings.trial else None,
+        fill=settings.memory_gb is not None,
+        say=say,
+    )
+    plan = plan.decided(Decision("memory", f"{limit:.3g} GB on {settings.device}", why, "--memory-gb"))
+    size_mb = weights_mb(network_of(plan), num_classes=len(plan.output_names))
+    return plan if size_mb <= ZOO_MB else plan.noted(_large_weights(size_mb))
+
+
+def _large_weights(size_mb: float) -> str:
+    return (
+        f"The weights will be about {size_mb:.0f} MB, more than the {ZOO_MB:g} MB that files of model zoos should "
+        "have. A smaller width or fewer max_poolings (--set) make them smaller; so does storing them in half precision."
+    )
+
+
+def _limit(settings: PlanSettings) -> tuple[float, str]:
+    """Memory that the plan may use, in GB, and why."""
+    if settings.memory_gb is not None:
+        return settings.memory_gb, "As asked for: patch, then batch, then filters grow until it is used."
+    if settings.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError("Found no CUDA device; expected one for --device cuda. Plan with --device cpu.")
+        return torch.cuda.get_device_properties(0).total_memory / 1e9 * 0.9, "Nine tenths of the GPU."
+    return (
+        _machine_gb() / 2,
+        "Half of this machine's memory, as an upper limit; the size follows the data and the time a step takes.",
+    )
+
+
+def _machine_gb() -> float:
+    import os
+
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, ValueError, OSError):  # no POSIX
+        return 8.0
+
+
+def _write(out: Path, plan: Plan, *, licence: str) -> None:
+    shutil.rmtree(out / f"medimg3d_{out.name}", ignore_errors=True)
+    for path, text in bundle_files(plan, out.name, licence=licence, as_json=format_json).items():
+        write_text(out / path, text)
+    try:
+        write_carried_code(out)
+    except OSError as err:
+        raise BundleError(
+            f"The bundle's own code cannot be written to {out} ({type(err).__name__})."
+        ) from err

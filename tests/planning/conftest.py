@@ -1,0 +1,8 @@
+"""Tests of planning import facts.py of their own folder by name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,48 @@
+"""Classes, regions and ignored values."""
+
+from __future__ import annotations
+
+import pytest
+
+from medimg3d.data.datalist import Datalist
+from medimg3d.errors import DataError
+from medimg3d.planning.label_scheme import ignored_value, read_label_scheme
+
+PARTS = {0: "background", 1: "oedema", 2: "core"}
+
+
+def test_regions_come_the_larger_first_and_are_outputs_of_their_own():
+    scheme = read_label_scheme(Datalist(extra={"regions": {"core": [2], "whole": [1, 2]}}), PARTS)
+    assert scheme.output_names == ["whole", "core"]
+    assert scheme.regions == {"whole": (1, 2), "core": (2,)}
+    assert scheme.map_names == {0: "background", 1: "whole", 2: "core"}
+
+
+def test_an_ignored_value_is_no_class():
+    scheme = read_label_scheme(Datalist(extra={"ignore_label": 255}), {**PARTS, 255: "label 255"})
+    assert scheme.ignore_label == 255
+    assert scheme.output_names == ["background", "oedema", "core"]
+
+
+def test_a_label_named_ignore_is_ignored():
+    assert ignored_value(Datalist(labels={0: "background", 1: "liver", 2: "ignore"})) == 2
+
+
+def test_gaps_are_refused():
+    with pytest.raises(DataError, match=r"hold the values \[0, 1, 4\]; expected 0, 1, 2"):
+        read_label_scheme(Datalist(), {0: "background", 1: "a", 4: "b"})
+
+
+def test_a_region_of_an_unknown_value_is_refused():
+    with pytest.raises(DataError, match=r'"regions" name the values \[7\]'):
+        read_label_scheme(Datalist(extra={"regions": {"whole": [1, 7]}}), PARTS)
+
+
+def test_background_alone_is_refused():
+    with pytest.raises(DataError, match="name no structure"):
+        read_label_scheme(Datalist(), {0: "background"})
+
+
+def test_an_ignored_value_of_0_is_refused():
+    with pytest.raises(DataError, match='"ignore_label" is 0'):
+        ignored_value(Datalist(extra={"ignore_label": 0}))
