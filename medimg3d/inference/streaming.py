@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations, product
+from itertools import combinations, groupby, product
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from medimg3d.inference.window_sums import WindowSums
 
 Network = Callable[[torch.Tensor], Any]
 Progress = Callable[[int, int], None]
+_Batch = tuple[int, list[tuple[int, ...]]]
+"""Number of a pass, and the first voxels of windows that go into the network together."""
 
 
 @dataclass(frozen=True)
@@ -268,11 +271,12 @@ class _Walk:
             (start, index) for index, task in enumerate(self.passes) for start in task.axes[self.axis].starts
         )
         finished = 0
-        for start, index in slabs:
-            first = max(start - self.passes[index].axes[self.axis].before, 0)
+        for start, group in groupby(slabs, key=itemgetter(0)):
+            numbers = [index for _, index in group]
+            first = min(max(start - self.passes[index].axes[self.axis].before, 0) for index in numbers)
             yield from self._finish(finished, first, box)
             finished = first
-            self._add_slab(index, start, box)
+            self._add_slabs(numbers, start, box)
         yield from self._finish(finished, box[self.axis][1], box)
 
     def _buffer(self, classes: int, box: Box) -> WindowSums:
@@ -284,8 +288,24 @@ class _Walk:
             device=self.importance.device,
         )
 
-    def _add_slab(self, index: int, start: int, box: Box) -> None:
-        """Run the windows of one pass that begin at one plane and touch the region."""
+    def _add_slabs(self, numbers: Sequence[int], start: int, box: Box) -> None:
+        """Run the windows of some passes that begin at one plane and touch the region."""
+        batches = [batch for index in numbers for batch in self._batches(index, start, box)]
+        threads = torch.get_num_threads()
+        if self._pool is not None:  # the other cores have windows to work on
+            torch.set_num_threads(1)
+        try:
+            for (index, corners), outputs in self._predicted(batches):
+                self._add_batch(index, corners, outputs, box)
+                self.passes[index].recycle(outputs)
+                del outputs  # not held while the next ones are worked out
+                self._tell(len(corners))
+        finally:
+            if self._pool is not None:
+                torch.set_num_threads(threads)
+
+    def _batches(self, index: int, start: int, box: Box) -> list[_Batch]:
+        """The windows of one pass that are run, as they are given to the network."""
         axes = self.passes[index].axes
         corners = list(
             product(
@@ -297,37 +317,18 @@ class _Walk:
         )
         wanted = [corner for corner in corners if not self._is_air(axes, corner)]
         self._tell(len(corners) - len(wanted))
-        batch = 1 if self._pool is not None else self.window.sw_batch_size
-        batches = [wanted[at : at + batch] for at in range(0, len(wanted), batch)]
-        threads = torch.get_num_threads()
-        if self._pool is not None:  # the other cores have windows to work on
-            torch.set_num_threads(1)
-        try:
-            for corners_of_batch, outputs in self._predicted(self.passes[index], batches):
-                self._add_batch(index, corners_of_batch, outputs, box)
-                self.passes[index].recycle(outputs)
-                del outputs  # not held while the next ones are worked out
-                self._tell(len(corners_of_batch))
-        finally:
-            if self._pool is not None:
-                torch.set_num_threads(threads)
+        size = 1 if self._pool is not None else self.window.sw_batch_size
+        return [(index, wanted[at : at + size]) for at in range(0, len(wanted), size)]
 
-    def _predicted(
-        self, task: _Pass, batches: Sequence[list[tuple[int, ...]]]
-    ) -> Iterator[tuple[list[tuple[int, ...]], torch.Tensor]]:
+    def _predicted(self, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, torch.Tensor]]:
         """Batches of windows with their predictions, in order; of several streams, as many as a batch are held."""
-
-        def predict(corners: list[tuple[int, ...]]) -> torch.Tensor:
-            windows = torch.cat([self._cut(task.axes, corner) for corner in corners])
-            return task.predict(windows.to(self.window_device))
-
         if self._pool is None:
-            for corners in batches:
-                yield corners, predict(corners)
+            for batch in batches:
+                yield batch, self._predict(batch)
             return
-        ahead: deque[tuple[list[tuple[int, ...]], Future[torch.Tensor]]] = deque()
-        for corners in batches:
-            ahead.append((corners, self._pool.submit(predict, corners)))
+        ahead: deque[tuple[_Batch, Future[torch.Tensor]]] = deque()
+        for batch in batches:
+            ahead.append((batch, self._pool.submit(self._predict, batch)))
             if len(ahead) >= self.window.sw_batch_size:
                 done, future = ahead.popleft()
                 yield done, future.result()
@@ -336,6 +337,12 @@ class _Walk:
             done, future = ahead.popleft()
             yield done, future.result()
             del future
+
+    def _predict(self, batch: _Batch) -> torch.Tensor:
+        index, corners = batch
+        task = self.passes[index]
+        windows = torch.cat([self._cut(task.axes, corner) for corner in corners])
+        return task.predict(windows.to(self.window_device))
 
     def _add_batch(
         self, index: int, corners: Sequence[tuple[int, ...]], outputs: torch.Tensor, box: Box
