@@ -68,7 +68,12 @@ HALF = "512,512,125"
 """Of the networks whose windows take seconds: half the slices, and the zoo's order alone."""
 
 PIECES = (
-    Piece("folder", "prediction_folder.py", quick=("--quick", "--backends", "torch,openvino-f32")),
+    Piece(
+        "folder",
+        "prediction_folder.py",
+        ("--backends", "torch,openvino-f32,openvino-int8"),
+        quick=("--quick", "--backends", "torch,openvino-f32"),
+    ),
     _speed("unet", "zoo,cheap", "torch,openvino-f32,openvino-bf16,openvino-int8"),
     Piece("parts", "prediction_parts.py", quick=("--quick", "--orders", "zoo")),
     Piece("memory", "prediction_memory.py"),

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
+from medimg3d.inference.side_by_side import one_thread_each
+
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 Made = TypeVar("Made")
@@ -144,11 +146,9 @@ class _Line:
     ahead: deque[tuple[Any, Future[_Step]]] = field(default_factory=deque)
     behind: deque[tuple[Any, Future[_Step]]] = field(default_factory=deque)
 
-    def __post_init__(self) -> None:
-        self.loader = ThreadPoolExecutor(self.depth, "load")
-        self.saver = ThreadPoolExecutor(1, "save")
-
     def run(self) -> Generator[tuple[Any, Outcome], None, None]:
+        self.loader = one_thread_each(self.depth, "load")
+        self.saver = one_thread_each(1, "save")
         try:
             yield from self._outcomes()
         except GeneratorExit:

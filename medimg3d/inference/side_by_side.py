@@ -44,12 +44,7 @@ class SideBySide:
 
     def __enter__(self) -> SideBySide:
         if self.workers > 1:
-            threads, ready = torch.get_num_threads(), Barrier(self.workers + 1)
-            self._pool = ThreadPoolExecutor(self.workers, "piece", initializer=_begin, initargs=(ready,))
-            for _ in range(self.workers):  # each starts a thread, as none of them is free before the barrier
-                self._pool.submit(int)
-            ready.wait()
-            torch.set_num_threads(threads)  # threads that begin later take the last number that was set
+            self._pool = one_thread_each(self.workers, "piece")
         return self
 
     def __exit__(
@@ -58,6 +53,20 @@ class SideBySide:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+
+def one_thread_each(workers: int, name: str) -> ThreadPoolExecutor:
+    """A pool of threads in each of which torch uses one; elsewhere it keeps the number that it has.
+
+    Threads of torch wait busily for a while after each operation, and would take the cores from the network.
+    """
+    threads, ready = torch.get_num_threads(), Barrier(workers + 1)
+    pool = ThreadPoolExecutor(workers, name, initializer=_begin, initargs=(ready,))
+    for _ in range(workers):  # each starts a thread, as none of them is free before the barrier
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(threads)  # threads that begin later take the last number that was set
+    return pool
 
 
 def _begin(ready: Barrier) -> None:

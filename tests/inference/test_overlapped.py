@@ -172,15 +172,20 @@ def test_interrupt_in_work_ends_the_running_save_begins_nothing_and_goes_on():
 
 
 def test_interrupt_while_the_last_save_is_waited_for_still_gives_its_item(monkeypatch):
-    may_end = threading.Event()
+    begun, may_end = threading.Event(), threading.Event()
     given = []
 
     def interrupted(futures):
+        assert begun.wait(PATIENCE_S)  # one that has not begun is cancelled
         may_end.set()
         raise KeyboardInterrupt
 
+    def save(item, made):
+        begun.set()
+        may_end.wait(PATIENCE_S)
+
     def draw():
-        for item, _ in line([0], save=lambda item, made: may_end.wait(PATIENCE_S)):
+        for item, _ in line([0], save=save):
             given.append(item)
 
     monkeypatch.setattr("medimg3d.inference.overlapped.wait", interrupted)
