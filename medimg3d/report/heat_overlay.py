@@ -137,8 +137,8 @@ def volume_heat_figure(
         )
         _heat(warm, section, peak, scale, extent, "lower")
         _contour(warm, across, up, section, peak)
-        _annotate(plain, plane, index)
-        _annotate(warm, plane, index)
+        for axes in (plain, warm):
+            _annotate(axes, plane, f"{plane.name}, slice {index}")
         warm.set_title("")
     _finish(figure, list(grid.ravel()), peak, scale, title)
     return save_png(figure, path)
