@@ -1,8 +1,8 @@
 """How much memory a prediction of 105 classes takes: under a cap, and against the depth of the image.
 
 A bundle with an untrained UNet and an int16 CT of a body with noise are made as in prediction_speed.py. Each run is
-`medimg3d predict` in a process of its own, which is held by RLIMIT_DATA under a cap of 3 GB or more: what it asks beyond
-that is refused, and it fails. RLIMIT_DATA counts heap and anonymous memory. RLIMIT_AS would count addresses, too,
+`medimg3d predict` in a process of its own, which is held by RLIMIT_DATA under a cap of 3 GB or more: what it asks
+beyond is refused, and it fails. RLIMIT_DATA counts heap and anonymous memory. RLIMIT_AS would count addresses, too,
 which torch and the converters of networks reserve without ever touching them. The peak is that of resident memory
 (which counts the code of the libraries, about 0.2 GB, that RLIMIT_DATA does not count).
 
