@@ -184,8 +184,8 @@ def test_the_command_refuses_a_memory_cap_and_resume_for_classifiers(folders, tm
 
     app = typer.Typer()
     command.register(app)
-    for option in (["--memory-gb", "2"], ["--resume"]):
+    for option in (["--memory-gb", "2"], ["--resume"], ["--uncertainty"]):
         arguments = [BUNDLES / FILMS, folders[FILMS], "--out", tmp_path / "out", *option]
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert isinstance(result.exception, UsageError)
-        assert "--memory-gb and --resume are for bundles that segment" in str(result.exception)
+        assert "--uncertainty are for bundles that segment" in str(result.exception)
