@@ -1,8 +1,8 @@
 """The script for a cluster: valid shell, a task a fold and seed, and two nodes that meet and train."""
 
 import json
-import re
 import os
+import re
 import subprocess
 
 import phantoms
