@@ -48,7 +48,7 @@ class MemberNetworks(nn.Module):
         for kind, (network, files) in enumerate(zip(networks, checkpoints, strict=True)):
             hashes = [None] * len(files) if sha256 is None else sha256[kind]
             for file, expected in zip(files, hashes, strict=True):
-                members.append(_with_weights(network, Path(file), expected))
+                members.append(with_weights(network, Path(file), expected))
                 kinds.append(kind)
         self.members = nn.ModuleList(members)
         self.kinds = tuple(kinds)
@@ -110,7 +110,8 @@ class EnsembleInferer(Inferer):
             yield torch.softmax(output, dim=1) if self.softmax[kind] else output
 
 
-def _with_weights(network: nn.Module, path: Path, sha256: str | None) -> nn.Module:
+def with_weights(network: nn.Module, path: Path, sha256: str | None = None) -> nn.Module:
+    """A copy of a network with the weights of a file, checked against a hash if one is given."""
     if sha256 is not None and (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
         raise ValueError(f"{path.name} has the sha256 {found}; expected {sha256}. Restore the file.")
     other = deepcopy(network)
@@ -119,5 +120,5 @@ def _with_weights(network: nn.Module, path: Path, sha256: str | None) -> nn.Modu
         other.load_state_dict(state.get("model", state))
     except RuntimeError as err:
         first = str(err).strip().splitlines()[0].rstrip(":")
-        raise ValueError(f"{path.name} does not fit its network ({first[:160]})") from err
+        raise ValueError(f"{path.name} does not fit the network ({first[:160]})") from err
     return other

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from medimg3d.inference.ensemble_inferer import with_weights
 from medimg3d.inference.first_head import first_head
 
 
@@ -85,7 +85,7 @@ class NetworkMean(nn.Module):
         if isinstance(checkpoints, str | Path) or not checkpoints:
             raise ValueError(f"checkpoints must list at least one file, got {checkpoints!r}")
         paths = [Path(path) for path in checkpoints]
-        self.members = nn.ModuleList([network, *(_with_weights(network, path) for path in paths)])
+        self.members = nn.ModuleList([network, *(with_weights(network, path) for path in paths)])
         self.softmax = softmax
         self.further_sha256 = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
 
@@ -102,14 +102,3 @@ class NetworkMean(nn.Module):
         if any(name.startswith("members.") for name in state_dict):
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         return self.members[0].load_state_dict(state_dict, strict=strict, assign=assign)
-
-
-def _with_weights(network: nn.Module, path: Path) -> nn.Module:
-    other = deepcopy(network)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        other.load_state_dict(state.get("model", state))
-    except RuntimeError as err:
-        first = str(err).strip().splitlines()[0].rstrip(":")
-        raise ValueError(f"{path.name} does not fit the network ({first[:160]})") from err
-    return other

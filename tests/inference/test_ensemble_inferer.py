@@ -92,7 +92,7 @@ def test_weights_with_another_hash_are_refused(files):
 
 
 def test_weights_of_another_network_are_refused(files):
-    with pytest.raises(ValueError, match=r"1\.pt does not fit its network"):
+    with pytest.raises(ValueError, match=r"1\.pt does not fit the network"):
         MemberNetworks([tiny_unet(classes=4)], [files[1:2]])
 
 
