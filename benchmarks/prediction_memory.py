@@ -14,7 +14,7 @@ that has fewer classes, since the windows' sums do not depend on the depth and t
 
 Usage: python benchmarks/prediction_memory.py [--shape 512,512,400] [--spacing 0.78,0.78,1.0] [--model-spacing 1.5]
        [--window 96] [--classes 105] [--caps 4,2,0.2] [--depths 400,1200] [--depth-classes 8]
-       [--backend torch] [--quick]
+       [--backend NAME] [--quick]
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     arguments.add_argument("--caps", default="4,2,0.2", help="GB; empty for none")
     arguments.add_argument("--depths", default="400,1200", help="slices; empty for none")
     arguments.add_argument("--depth-classes", type=int, default=8)
-    arguments.add_argument("--backend", default="torch")
+    arguments.add_argument("--backend", default="", help="the command's own choice if empty")
     arguments.add_argument(
         "--quick", action="store_true", help="a small CT and few classes, to try the script"
     )
@@ -100,7 +100,7 @@ def runs(given: argparse.Namespace, caps: Sequence[float]) -> Iterator[dict[str,
         speed.make_ct(given)
         speed.make_bundle(given)
         for cap in caps:
-            options = ["--held", cap, "--folder", folder, "--backend", given.backend]
+            options = ["--held", cap, "--folder", folder, f"--backend={given.backend}"]
             command = [sys.executable, "-W", "ignore", __file__, *map(str, options)]
             begin = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -125,7 +125,7 @@ def held_run(folder: Path, backend: str, cap: float) -> dict[str, Any]:
     is_limited = cap >= LEAST_HELD and limit_data(cap)
     out = folder / "out"
     command = ["predict", folder / "bundle", folder / "ct", "--out", out, "--no-overlays", "--no-reports"]
-    command += ["--backend", backend, *(["--memory-gb", cap] if cap else [])]
+    command += [*(["--backend", backend] if backend else []), *(["--memory-gb", cap] if cap else [])]
     told = StringIO()
     begin = time.perf_counter()
     code: Any = 0
@@ -140,6 +140,7 @@ def held_run(folder: Path, backend: str, cap: float) -> dict[str, Any]:
     refused = [case["reason"] for case in record["cases"] if case["status"] == "rejected"]
     return {
         "exit_code": code, "seconds": seconds, "held_by_rlimit": is_limited,
+        "backend": record.get("settings", {}).get("backend"),
         "peak_memory_gb": (peak_bytes() or 0) / 1e9,
         **({"planned": plans[-1]} if plans else {}), **({"refused": refused} if refused else {}),
         **({"stages": first["seconds"]} if "seconds" in first else {}),

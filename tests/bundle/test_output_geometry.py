@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib.util import find_spec
+import warnings
 from itertools import permutations, product
 from pathlib import Path
 
@@ -83,7 +83,9 @@ def as_nibabel(path: Path) -> list[np.ndarray]:
 
 
 def as_monai(path: Path, reader: str) -> list[np.ndarray]:
-    image = LoadImage(reader=reader, image_only=True)(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an error inside itk's compiled modules ends the process
+        image = LoadImage(reader=reader, image_only=True)(path)
     return [np.array(image.shape), image.affine.numpy(), np.array(image.meta["original_affine"])]
 
 
@@ -97,8 +99,6 @@ READERS = {
 
 def assert_same_place(image: Path, labels: Path, program: str) -> None:
     """To the bit: the label map has the geometry fields of its image's header."""
-    if program == "MONAI ITKReader" and find_spec("itk") is None:
-        pytest.skip("itk is not installed")
     for one, other in zip(READERS[program](image), READERS[program](labels), strict=True):
         np.testing.assert_array_equal(one, other, err_msg=image.name)
 

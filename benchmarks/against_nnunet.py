@@ -1,0 +1,507 @@
+"""A planned bundle against nnU-Net: same cases, fold, cores and time (or steps) of training; Dice, time and memory.
+
+nnU-Net runs from an environment of its own (--nnunet-python). The road has steps; what a step found is a file in
+--work/steps, and a step whose file is there is passed over, so that hours of training can be spread over days:
+
+  convert          the datalist with its folds written down, and nnU-Net's raw folder of the same files
+  preprocess       nnUNetv2_plan_and_preprocess
+  plan             medimg3d plan
+  train            medimg3d train --minutes
+  train-nnunet     nnU-Net, for the wall time that medimg3d's training took (--match time), or for as many steps
+  predict          medimg3d predict of the held-out cases, warm, with each of --backends
+  predict-nnunet   nnU-Net's predictor, warm, with and without its processes
+  score            both sides' label maps by medimg3d evaluate; JSON lines, appended to --results
+
+docs/against_nnunet.md says what is equal and what is not.
+
+Usage: python benchmarks/against_nnunet.py --datalist FILE --work DIR --nnunet-python PYTHON [--fold 0] [--minutes 60]
+       [--match time,steps] [--steps all] [--device cpu] [--backends torch,openvino-f32] [--cases N] [--again STEP]
+       python benchmarks/against_nnunet.py --table-only [--docs docs/against_nnunet.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import nnunet_data as data
+import nnunet_scores
+from prediction_speed import machine_facts, rounded
+from process_tree import Watched, run_watched
+from run_all import append, put_into, read_lines
+
+from medimg3d.data.datalist_file import load_datalist
+from medimg3d.data.json_file import write_json
+from medimg3d.data.training_record import read_json
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "against_nnunet.jsonl"
+STEPS = ("convert", "preprocess", "plan", "train", "train-nnunet", "predict", "predict-nnunet", "score")
+MATCHES = ("time", "steps")
+TRAINER, PLANS = "BudgetTrainer", "nnUNetPlans"
+PREPROCESSED = "nnunet_preprocessed"
+NNUNET_PROCESSES = {"processes": 3, "sequential": 0}
+"""Of nnU-Net's predictor: 3 that preprocess and 3 that write, as nnUNetv2_predict has it; or none."""
+
+NNUNET_PACKAGES = (
+    "nnunetv2",
+    "torch",
+    "batchgenerators",
+    "batchgeneratorsv2",
+    "dynamic-network-architectures",
+)
+SETTINGS = ("datalist", "fold", "cases", "device", "cores", "seed", "configuration", "channels")
+"""What a work folder is begun with and keeps."""
+
+Found = dict[str, Any]
+
+
+def main() -> None:
+    """Read the arguments, run the steps that are asked for and not there."""
+    given = read_arguments()
+    if given.side:
+        medimg3d_side(given)
+        return
+    if given.table_only:
+        show_table(given)
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped, too
+    given.work.mkdir(parents=True, exist_ok=True)
+    keep_settings(given)
+    os.environ["OMP_NUM_THREADS"] = str(given.cores)
+    if hasattr(os, "sched_setaffinity"):  # what is started inherits it
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])
+    for kind, name, run in wanted_steps(given):
+        do_step(given, kind, name, run)
+
+
+def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """What is compared, and how."""
+    cores = machine_facts()["cores"]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--datalist", type=Path, help="as medimg3d datalist makes it, or a Decathlon dataset.json"
+    )
+    parser.add_argument("--work", type=Path, help="folder for everything")
+    parser.add_argument("--nnunet-python", type=Path, help="Python of an environment with nnunetv2")
+    parser.add_argument("--fold", type=int, default=0, help="that is held out")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of training, each side")
+    parser.add_argument("--epochs", type=int, help="of medimg3d's training instead")
+    parser.add_argument("--match", default="time,steps", help="what is equal: time, steps, or both in turn")
+    parser.add_argument("--steps", default="all", help=f"with commas: {', '.join(STEPS)}")
+    parser.add_argument("--again", default="", help="steps that are run although they are done")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--cores", type=int, default=cores)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--configuration", default="3d_fullres", help="of nnU-Net")
+    parser.add_argument("--channels", help="names of the channels for nnU-Net, where the datalist has none")
+    parser.add_argument("--plan", default="", help="further options of medimg3d plan, in one string")
+    parser.add_argument("--backends", default="torch,openvino-f32", help="of medimg3d predict")
+    parser.add_argument("--rounds", type=int, default=1, help="of each timed prediction; the median counts")
+    parser.add_argument("--cases", type=int, help="only so many, to try the road")
+    parser.add_argument("--results", type=Path, help="JSON lines to append to")
+    parser.add_argument("--table-only", action="store_true", help="print the table of what is measured")
+    parser.add_argument("--docs", type=Path, help="put the table between the marks of this file, too")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if not (given.table_only or (given.datalist and given.work and given.nnunet_python)):
+        parser.error("give --datalist, --work and --nnunet-python (or --table-only)")
+    check_lists(parser, given)
+    if given.results is None:
+        given.results = RESULTS if given.cases is None else RESULTS.with_name("quick.jsonl")
+    return given
+
+
+def check_lists(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Turn the lists of names into lists; refuse what is in none of them."""
+    given.steps = list(STEPS) if given.steps == "all" else given.steps.split(",")
+    for name, known in (("steps", STEPS), ("match", MATCHES), ("again", STEPS), ("backends", None)):
+        value = getattr(given, name)
+        setattr(given, name, value if isinstance(value, list) else list(filter(None, value.split(","))))
+        unknown = [one for one in getattr(given, name) if known is not None and one not in known]
+        if unknown:
+            parser.error(f"no --{name} {unknown[0]}; there are {', '.join(known or ())}")
+
+
+def keep_settings(given: argparse.Namespace) -> None:
+    """Write down what the work folder is begun with; refuse another thing later."""
+    now = {name: getattr(given, name) for name in SETTINGS} | {"datalist": str(given.datalist.resolve())}
+    file = given.work / "settings.json"
+    begun = read_json(file)
+    other = [name for name in SETTINGS if begun and begun.get(name) != now[name]]
+    if other:
+        raise SystemExit(
+            f"{given.work} was begun with --{other[0]} {begun.get(other[0])}, not {now[other[0]]}; give the same, or "
+            "another --work"
+        )
+    write_json(now, file)
+
+
+def wanted_steps(given: argparse.Namespace) -> list[tuple[str, str, Callable[[], Found]]]:
+    """The steps that are asked for: kind, name and what it does; those of nnU-Net once a match."""
+    once = {"convert": convert, "preprocess": preprocess, "plan": plan, "train": train, "predict": predict}
+    each = {"train-nnunet": train_nnunet, "predict-nnunet": predict_nnunet, "score": score}
+    steps: list[tuple[str, str, Callable[[], Found]]] = []
+    for kind in (kind for kind in STEPS if kind in given.steps):
+        if kind in once:
+            steps.append((kind, kind, partial(once[kind], given)))
+        else:
+            steps += [(kind, f"{kind}-{match}", partial(each[kind], given, match)) for match in given.match]
+    return steps
+
+
+def do_step(given: argparse.Namespace, kind: str, name: str, run: Callable[[], Found]) -> None:
+    """Run a step unless it is done."""
+    file = step_file(given, name)
+    if file.is_file() and kind not in given.again:
+        print(f"{name}: done before", file=sys.stderr, flush=True)
+        return
+    print(f"{name} …", file=sys.stderr, flush=True)
+    begun = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    found = {**rounded(run()), "begun": begun}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(found, file)
+    print(f"{name}: {json.dumps(found)}"[:400], file=sys.stderr, flush=True)
+
+
+def step_file(given: argparse.Namespace, name: str) -> Path:
+    """Where a step says what it found."""
+    return Path(given.work / "steps" / f"{name}.json")
+
+
+def of_step(given: argparse.Namespace, name: str) -> Found:
+    """What an earlier step found."""
+    file = step_file(given, name)
+    if not file.is_file():
+        raise SystemExit(f"the step {name} is not done in {given.work}; run it first (--steps {name})")
+    return read_json(file)
+
+
+def convert(given: argparse.Namespace) -> Found:
+    """Write the data set in both forms."""
+    datalist = data.with_folds(load_datalist(given.datalist))
+    if given.cases is not None:
+        datalist = data.fewer_cases(datalist, given.fold, given.cases)
+    channels = data.channel_names(datalist, given.channels)
+    counts = data.write_both(datalist, given.fold, given.work, channels=channels)
+    return {"name": datalist.name or given.datalist.parent.name, "channels": channels, **counts}
+
+
+def preprocess(given: argparse.Namespace) -> Found:
+    """nnU-Net's fingerprint, plan and preprocessing of one configuration; then our folds in place of its own."""
+    of_step(given, "convert")
+    done = nnunet(given, "preprocess", "nnUNetv2_plan_and_preprocess", "-d", "1", "-c", given.configuration,
+                  "-np", given.cores, "-npfp", given.cores, "--verify_dataset_integrity", "--no_pbar")  # fmt: skip
+    folder = given.work / PREPROCESSED / data.DATASET
+    folds = data.splits(load_datalist(given.work / data.DATALIST))
+    (folder / "splits_final.json").write_text(json.dumps(folds, indent=1))
+    planned = read_json(folder / f"{PLANS}.json")["configurations"][given.configuration]
+    cache = folder / planned.get("data_identifier", f"{PLANS}_{given.configuration}")
+    chosen = {key: planned[key] for key in ("patch_size", "batch_size", "spacing")}
+    return {**figures(done), "cache_gb": folder_bytes(cache) / 1e9, **chosen}
+
+
+def plan(given: argparse.Namespace) -> Found:
+    """``medimg3d plan``."""
+    of_step(given, "convert")
+    bundle = given.work / "bundle"
+    shutil.rmtree(bundle, ignore_errors=True)
+    done = medimg3d(given, "plan", given.work / data.DATALIST, "--out", bundle, "--device", given.device,
+                    *given.plan.split())  # fmt: skip
+    recipe = read_json(bundle / "configs" / "train.json")
+    chosen = {key: recipe.get(key) for key in ("window_size", "batch_size", "iterations_per_epoch")}
+    return {**figures(done), "network": recipe["network_def"].get("_target_"), **chosen}
+
+
+def train(given: argparse.Namespace) -> Found:
+    """``medimg3d train``, going on where it was interrupted. Its preprocessing is part of it."""
+    of_step(given, "plan")
+    run, cache = given.work / "run", given.work / "cache"
+    if "train" in given.again:
+        for folder in (run, cache):
+            shutil.rmtree(folder, ignore_errors=True)
+    length = ["--epochs", given.epochs] if given.epochs else ["--minutes", given.minutes]
+    done = medimg3d(given, "train", given.work / "bundle", "--datalist", given.work / data.DATALIST, "--fold",
+                    given.fold, "--out", run, "--cache", cache, "--seed", given.seed, "--resume", *length,
+                    every_s=2.0)  # fmt: skip
+    settings = read_json(run / "training" / "settings.json")
+    recipe = read_json(run / "configs" / "train.json")
+    steps = int(settings["epochs"]) * int(recipe["iterations_per_epoch"])
+    return {
+        **figures(done), "was_interrupted": done.was_interrupted, "epochs": settings["epochs"], "steps": steps,
+        "precision": settings["precision"], "cache_gb": folder_bytes(cache) / 1e9,
+    }  # fmt: skip
+
+
+def train_nnunet(given: argparse.Namespace, match: str) -> Found:
+    """nnU-Net's training for medimg3d's wall time or steps, going on where it was interrupted."""
+    of_step(given, "preprocess")
+    ours = of_step(given, "train")
+    name = f"train-nnunet-{match}"
+    fold = model_folder(given, match) / f"fold_{given.fold}"
+    if "train-nnunet" in given.again:
+        shutil.rmtree(fold, ignore_errors=True)
+    goes_on = any(fold.glob("checkpoint_*.pth"))
+    if not goes_on:  # a run that was stopped before its first checkpoint is none
+        shutil.rmtree(fold, ignore_errors=True)
+        note_file(given, name).unlink(missing_ok=True)
+    budget = (
+        {"MEDIMG3D_STEPS": str(ours["steps"])}
+        if match == "steps"
+        else {"MEDIMG3D_UNTIL": str(time.time() + ours["seconds"])}
+    )
+    done = nnunet(given, name, "nnUNetv2_train", "1", given.configuration, given.fold, "-tr", TRAINER, "-device",
+                  given.device, *(["--c"] if goes_on else []), match=match, every_s=2.0,
+                  more={**budget, "MEDIMG3D_SEED": str(given.seed)})  # fmt: skip
+    length = read_json(fold / "medimg3d_length.json")
+    return {**figures(done), "was_interrupted": done.was_interrupted, **length}
+
+
+def predict(given: argparse.Namespace) -> Found:
+    """``medimg3d predict`` of the held-out cases with each backend, each in a process of its own."""
+    of_step(given, "train")
+    found = {}
+    for backend in given.backends:
+        report = given.work / "steps" / f"predict-{backend}.part"
+        out = given.work / "predicted" / f"medimg3d_{backend}"
+        shutil.rmtree(out, ignore_errors=True)
+        command = [sys.executable, "-W", "ignore", __file__, "--side", backend, "--work", given.work, "--datalist",
+                   given.datalist, "--nnunet-python", given.nnunet_python, "--device", given.device, "--rounds",
+                   given.rounds]  # fmt: skip
+        done = run_watched(command, given.work / "logs" / f"predict-{backend}.log")
+        found[backend] = of_prediction(done, report)
+    return {"backends": found}
+
+
+def medimg3d_side(given: argparse.Namespace) -> None:
+    """In the process of its own: one image to warm up with, then all of them, the building of the network counted."""
+    from medimg3d.workflows.predict import predict as predict_images
+
+    images, run = given.work / data.IMAGES / "medimg3d", given.work / "run"
+    out = given.work / "predicted" / f"medimg3d_{given.side}"
+    options: dict[str, Any] = {
+        "overlays": False, "reports": False, "backend": given.side, "device": given.device,
+    }  # fmt: skip
+    predict_images(
+        run, [next(iter(sorted(images.iterdir())))], out.with_name(f"{out.name}_warm_up"), **options
+    )
+    seconds = []
+    for _ in range(given.rounds):
+        begin = time.perf_counter()
+        result = predict_images(run, [images], out, **options)
+        seconds.append(time.perf_counter() - begin)
+    import torch
+
+    found: Found = {"seconds": seconds, "threads": torch.get_num_threads(), "rejected": result.rejected}
+    if given.device == "cuda":
+        found["gpu_memory_gb"] = torch.cuda.max_memory_reserved() / 1e9
+    write_json(found, given.work / "steps" / f"predict-{given.side}.part")
+
+
+def predict_nnunet(given: argparse.Namespace, match: str) -> Found:
+    """nnU-Net's predictor on the same cases, with its processes and without."""
+    of_step(given, f"train-nnunet-{match}")
+    found = {}
+    for way, processes in NNUNET_PROCESSES.items():
+        name = f"predict-nnunet-{match}-{way}"
+        report, out = (
+            given.work / "steps" / f"{name}.part",
+            given.work / "predicted" / f"nnunet_{match}_{way}",
+        )
+        shutil.rmtree(out, ignore_errors=True)
+        command = [given.nnunet_python, HERE / "nnunet_predict.py", "--images", given.work / data.IMAGES / "nnunet",
+                   "--model", model_folder(given, match), "--fold", given.fold, "--out", out, "--report", report,
+                   "--device", given.device, "--processes", processes, "--rounds", given.rounds]  # fmt: skip
+        step_file(given, name).parent.mkdir(parents=True, exist_ok=True)
+        done = run_watched(
+            command, given.work / "logs" / f"{name}.log", environment=nnunet_environment(given, match)
+        )
+        found[way] = of_prediction(done, report)
+        data.restore_labels(out, load_datalist(given.work / data.DATALIST).labels)
+    return {"ways": found}
+
+
+def score(given: argparse.Namespace, match: str) -> Found:
+    """Score both sides alike; a line a backend."""
+    theirs = scores_of(given, f"nnunet_{match}_processes")
+    patients = {case.name: case.patient for case in load_datalist(given.work / data.HELD_OUT).training}
+    lines = []
+    for backend in given.backends:
+        ours = scores_of(given, f"medimg3d_{backend}")
+        compared = nnunet_scores.compare(nnunet_scores.pair_up(theirs, ours, patients), seed=given.seed)
+        finds = [nnunet_scores.false_finds(side) for side in (theirs, ours)]
+        line = {
+            "benchmark": "against_nnunet", **head(given), "match": match, "backend": backend, **compared,
+            "false_finds": finds, **costs(given, match, backend),
+        }  # fmt: skip
+        lines.append(
+            {**rounded(line), **machine_facts(), "cores": given.cores, "begun": time.strftime("%Y-%m-%d")}
+        )
+        print(json.dumps(lines[-1]), flush=True)
+    append(given.results, lines)
+    return {"lines": lines}
+
+
+def head(given: argparse.Namespace) -> Found:
+    """What a line is about."""
+    converted = of_step(given, "convert")
+    facts = {key: converted[key] for key in ("name", "training_cases", "held_out_cases", "half_precision_gb")}
+    quick = {} if given.cases is None else {"quick": True}
+    return {**facts, "fold": given.fold, "device": given.device, "seed": given.seed, **quick}
+
+
+def costs(given: argparse.Namespace, match: str, backend: str) -> Found:
+    """Time, steps and memory of both sides, [nnU-Net, medimg3d]; nnU-Net's prediction by the faster of its ways."""
+    prepared, planned = of_step(given, "preprocess"), of_step(given, "plan")
+    trained = [of_step(given, f"train-nnunet-{match}"), of_step(given, "train")]
+    ways = of_step(given, f"predict-nnunet-{match}")["ways"]
+    ours = of_step(given, "predict")["backends"][backend]
+    way = min(ways, key=lambda name: ways[name]["seconds"])
+    both = [ways[way], ours]
+    return {
+        "training_s": [one["seconds"] for one in trained],
+        "steps": [one["steps"] for one in trained],
+        "epochs": [one["epochs"] for one in trained],
+        "training_memory_gb": [one["peak_memory_gb"] for one in trained],
+        "was_interrupted": [one["was_interrupted"] for one in trained],
+        "batch_size": [prepared["batch_size"], planned["batch_size"]],
+        "patch_size": [prepared["patch_size"], planned["window_size"]],
+        "preprocess_s": prepared["seconds"], "plan_s": planned["seconds"],
+        "cache_gb": [prepared["cache_gb"], trained[1]["cache_gb"]],
+        "nnunet_way": way, "nnunet_ways": ways,
+        "prediction_s": [one["seconds"] for one in both],
+        "prediction_process_s": [one["process_s"] for one in both],
+        "prediction_memory_gb": [one["peak_memory_gb"] for one in both],
+        "nnunet_versions": nnunet_versions(given),
+    }  # fmt: skip
+
+
+def scores_of(given: argparse.Namespace, predicted: str) -> nnunet_scores.Scores:
+    """``medimg3d evaluate`` of one side's label maps; every held-out case must have one."""
+    from medimg3d.workflows.evaluate import evaluate
+
+    result = evaluate(
+        given.work / "predicted" / predicted, given.work / data.HELD_OUT, given.work / "scores" / predicted,
+        workers=given.cores,
+    )  # fmt: skip
+    if result.rejected:
+        case, reason = next(iter(result.rejected.items()))
+        raise SystemExit(
+            f"{predicted}: {len(result.rejected)} cases could not be scored; the first, {case}: {reason}"
+        )
+    return result.scores
+
+
+def of_prediction(done: Watched, report: Path) -> Found:
+    """The median of the rounds, and the whole process with start-up and warm-up."""
+    told = json.loads(report.read_text())
+    if told.get("rejected"):
+        raise SystemExit(f"rejected: {told['rejected']}")
+    return {**told, "rounds_s": told["seconds"], "seconds": median(told["seconds"]), "process_s": done.seconds,
+            "peak_memory_gb": done.peak_memory_gb}  # fmt: skip
+
+
+def figures(done: Watched) -> Found:
+    """Seconds and memory of a command."""
+    return {"seconds": done.seconds, "peak_memory_gb": done.peak_memory_gb}
+
+
+def medimg3d(given: argparse.Namespace, name: str, *options: object, every_s: float = 0.5) -> Watched:
+    """Run a command of medimg3d."""
+    command = [sys.executable, "-W", "ignore", "-m", "medimg3d.cli.main", name, *options, "--json"]
+    note = note_file(given, name) if name == "train" else None
+    return run_watched(command, given.work / "logs" / f"{name}.log", every_s=every_s, note=note)
+
+
+def nnunet(
+    given: argparse.Namespace,
+    name: str,
+    command: str,
+    *options: object,
+    match: str = MATCHES[0],
+    every_s: float = 0.5,
+    more: dict[str, str] | None = None,
+) -> Watched:
+    """Run a command of nnU-Net's environment."""
+    program = given.nnunet_python.parent / command
+    if not program.is_file():
+        raise SystemExit(f"{program} does not exist; install nnunetv2 beside {given.nnunet_python}")
+    environment = nnunet_environment(given, match) | (more or {})
+    note = note_file(given, name) if name.startswith("train") else None
+    log = given.work / "logs" / f"{name}.log"
+    return run_watched([program, *options], log, environment=environment, every_s=every_s, note=note)
+
+
+def nnunet_environment(given: argparse.Namespace, match: str) -> dict[str, str]:
+    """Folders, and as many processes and threads as there are cores; all else is nnU-Net's default."""
+    folders = {
+        "nnUNet_raw": data.RAW,
+        "nnUNet_preprocessed": PREPROCESSED,
+        "nnUNet_results": f"nnunet_results_{match}",
+    }
+    for folder in folders.values():
+        (given.work / folder).mkdir(parents=True, exist_ok=True)
+    return {
+        **{name: str((given.work / folder).resolve()) for name, folder in folders.items()},
+        "nnUNet_extTrainer": str(HERE / "nnunet_trainer"),
+        "nnUNet_n_proc_DA": str(max(1, given.cores - 1)),
+        "nnUNet_def_n_proc": str(given.cores),
+        "OMP_NUM_THREADS": str(given.cores),
+        **({"nnUNet_compile": "f"} if given.device == "cpu" else {}),
+    }
+
+
+def nnunet_versions(given: argparse.Namespace) -> dict[str, str]:
+    """Of Python and of nnU-Net's packages, in its environment."""
+    code = (
+        "import json, platform; from importlib.metadata import version; "
+        f"print(json.dumps({{'python': platform.python_version()}} | {{p: version(p) for p in {NNUNET_PACKAGES!r}}}))"
+    )
+    told = subprocess.run(
+        [given.nnunet_python, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    found: dict[str, str] = json.loads(told)
+    return found
+
+
+def model_folder(given: argparse.Namespace, match: str) -> Path:
+    """Where nnU-Net keeps what it trained."""
+    name = f"{TRAINER}__{PLANS}__{given.configuration}"
+    return Path(given.work / f"nnunet_results_{match}" / data.DATASET / name)
+
+
+def note_file(given: argparse.Namespace, name: str) -> Path:
+    """Where a training keeps its time while it runs."""
+    folder = given.work / "steps"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(folder / f"{name}.running")
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def show_table(given: argparse.Namespace) -> None:
+    """Print the table, and put it into the docs."""
+    text = nnunet_scores.table(read_lines(given.results))
+    print(text)
+    if given.docs is not None:
+        put_into(given.docs, text)
+
+
+if __name__ == "__main__":
+    main()
