@@ -76,6 +76,37 @@ def write_decathlon(folder: Path, num_cases: int = 8, first_seed: int = 0) -> Pa
     return folder
 
 
+def small_ball_phantom(seed: int, shape=(72, 60, 56), radius=6) -> tuple[np.ndarray, np.ndarray]:
+    """A bright ball somewhere in a large noisy volume.
+
+    Returns:
+        Image, float32, and label, uint8 (1 in the ball), both of ``shape``.
+    """
+    rng = np.random.default_rng(seed)
+    centre = [rng.integers(radius + 2, size - radius - 2) for size in shape]
+    places = np.indices(shape) - np.array(centre).reshape(3, 1, 1, 1)
+    label = ((places**2).sum(axis=0) <= radius**2).astype(np.uint8)
+    image = rng.normal(100, 10, shape) + 150 * label
+    return image.astype(np.float32), label
+
+
+def write_large_study(folder: Path, num_cases: int = 6, matrix: np.ndarray | None = None) -> Path:
+    """A Decathlon root of :func:`small_ball_phantom` cases; ``matrix`` is the affine of all."""
+    import json
+
+    training = []
+    for number in range(num_cases):
+        image, label = small_ball_phantom(number)
+        name = f"ball_{number}.nii.gz"
+        write_nifti(folder / "imagesTr" / name, image, matrix)
+        write_nifti(folder / "labelsTr" / name, label, matrix)
+        training.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    labels = {"0": "background", "1": "ball"}
+    content = {"name": "balls", "modality": {"0": "MRI"}, "labels": labels, "training": training, "test": []}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
 def write_picture(path: Path, grey: int = 0, size=(12, 8)) -> Path:
     """A PNG, JPEG or the like of one grey value with one brighter pixel, ``size`` as columns and rows."""
     from PIL import Image
@@ -451,3 +482,78 @@ def write_specked_study(folder: Path, num_cases: int = 8, num_folds: int = 2) ->
     file = folder / "datalist.json"
     file.write_text(json.dumps({"labels": labels, "training": training}))
     return file
+
+
+def write_two_channel_bundle(folder: Path) -> Path:
+    """As :func:`write_threshold_bundle`, but of the channels ``ct`` and ``pet``: their sum counts."""
+    import json
+
+    import torch
+
+    write_threshold_bundle(folder)
+    path = folder / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    config["network_def"]["in_channels"] = 2
+    path.write_text(json.dumps(config))
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    channels = {"0": "ct", "1": "pet"}
+    metadata["network_data_format"]["inputs"]["image"] = {"num_channels": 2, "channel_def": channels}
+    path.write_text(json.dumps(metadata))
+    weight = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]).reshape(3, 2, 1, 1, 1)
+    torch.save({"weight": weight, "bias": torch.tensor([0.0, -50.0, -200.0])}, folder / "models" / "model.pt")
+    return folder
+
+
+def write_region_bundle(folder: Path, regions: dict[str, list[int]]) -> Path:
+    """As :func:`write_two_channel_bundle`, of two regions: the first where either channel is above 50, then ``ct``."""
+    import json
+
+    import torch
+
+    write_two_channel_bundle(folder)
+    path = folder / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    config["network_def"]["out_channels"] = 2
+    invert, _, save = config["postprocessing"]["transforms"]
+    sigmoid = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
+    to_labels = {"_target_": "medimg3d.transforms.regions.RegionsToLabelsd", "keys": "pred"}
+    config["postprocessing"]["transforms"] = [sigmoid, invert, to_labels, save]
+    path.write_text(json.dumps(config))
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text()) | {"regions": regions}
+    names = {"0": "background"} | {str(n): name for n, name in enumerate(regions, start=1)}
+    metadata["network_data_format"]["outputs"]["pred"] = {"num_channels": 2, "channel_def": names}
+    path.write_text(json.dumps(metadata))
+    weight = torch.tensor([[1.0, 1.0], [1.0, 0.0]]).reshape(2, 2, 1, 1, 1)
+    torch.save({"weight": weight, "bias": torch.tensor([-50.0, -50.0])}, folder / "models" / "model.pt")
+    return folder
+
+
+def write_region_study(folder: Path, regions: dict[str, list[int]], num_cases: int = 2) -> Path:
+    """Cases for :func:`write_region_bundle`: ``ct`` shows label 1, ``pet`` label 2; fold 0 and 1 in turn.
+
+    Returns:
+        The datalist.
+    """
+    import json
+
+    training = []
+    for number in range(num_cases):
+        label = np.zeros((8, 9, 10), np.uint8)
+        label[2:6, 2:7, 1:4], label[2:6, 2:7, 4 : 6 + number] = 1, 2
+        case = folder / f"p{number}"
+        for name, value in (("ct", 1), ("pet", 2)):
+            write_nifti(case / f"{name}.nii.gz", (100 * (label == value)).astype(np.float32))
+        write_nifti(case / "label.nii.gz", label)
+        images = {name: f"p{number}/{name}.nii.gz" for name in ("ct", "pet")}
+        training.append(
+            {"id": f"p{number}", "fold": number % 2, "images": images, "label": f"p{number}/label.nii.gz"}
+        )
+    content = {
+        "labels": {"0": "background", "1": "one", "2": "two"},
+        "regions": regions,
+        "training": training,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder / "dataset.json"

@@ -44,10 +44,10 @@ def ensemble_inference(
         package: Package of the bundle that carries ``ensemble_inferer`` and ``small_components``.
 
     Returns:
-        The config, on the base of the first one.
+        The config, on the base of the first one. Of overlapping regions raw outputs are averaged, before the sigmoid.
 
     Raises:
-        BundleError: A config has no argmax in its postprocessing, or no list of transforms.
+        BundleError: A config has no argmax in its postprocessing, or no list of transforms; or rules for regions.
     """
     config = deepcopy(dict(configs[0]))
     networks, inferers = ["@network_def"], ["@member_inferer"]
@@ -67,7 +67,7 @@ def ensemble_inference(
     config["inferer"] = {
         "_target_": f"{package}.ensemble_inferer.EnsembleInferer",
         "inferers": inferers,
-        "softmax": [not gives_probabilities(one) for one in configs],
+        "softmax": [not (_has_regions(one) or gives_probabilities(one)) for one in configs],
     }
     config["postprocessing"] = _cleaned(config.get("postprocessing"), rules, package)
     return _in_reading_order(config)
@@ -116,7 +116,9 @@ def ensemble_fast(
 
 
 def _cleaned(postprocessing: Any, rules: Sequence[LabelRule], package: str) -> Config:
-    """The postprocessing without its softmax, and with the rules behind its argmax."""
+    """The postprocessing without its softmax, and with the rules behind its argmax; that of regions as it is."""
+    if not rules and _has_regions({"postprocessing": postprocessing}):
+        return dict(postprocessing)
     try:
         steps = [step for step in postprocessing["transforms"] if not _is_softmax(step)]
         position = next(n for n, step in enumerate(steps) if _is_argmax(step))
@@ -127,6 +129,11 @@ def _cleaned(postprocessing: Any, rules: Sequence[LabelRule], package: str) -> C
         ) from err
     cleaned = [*steps[: position + 1], *(rule.config(package) for rule in rules), *steps[position + 1 :]]
     return {**postprocessing, "transforms": cleaned}
+
+
+def _has_regions(config: Mapping[str, Any]) -> bool:
+    steps = (config.get("postprocessing") or {}).get("transforms") or ()
+    return any(str(step.get("_target_", "")).endswith("RegionsToLabelsd") for step in steps)
 
 
 def _is_softmax(step: Mapping[str, Any]) -> bool:

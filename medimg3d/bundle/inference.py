@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg3d.bundle.code_path import bundle_code
+from medimg3d.bundle.finder import finder_sha256
 from medimg3d.bundle.folder import TRAINING_CASES, WEIGHTS, BundleFolder, read_json
 from medimg3d.bundle.notices import quiet_dicom_plugin
 from medimg3d.data.content_hash import content_sha256
@@ -42,6 +43,7 @@ class BundleFacts:
         weights_sha256: Hash of that file.
         training_cases: What the weights were trained on; empty if there is no record beside them.
         num_axes: Axes of what the network sees: 2 or 3.
+        regions: Region → the label values that it unites, where the label maps number overlapping regions.
     """
 
     name: str
@@ -52,6 +54,7 @@ class BundleFacts:
     weights_sha256: str
     training_cases: list[dict[str, Any]] = field(default_factory=list)
     num_axes: int = 3
+    regions: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +93,12 @@ class Inference:
         from medimg3d.inference.network_mean import AveragedNetworks
 
         configs = ["inference", *([FAST] if self.is_fast else [])]
+        finder = finder_sha256(bundle)
         further = AveragedNetworks.of(self.network).further_sha256
         return {
             "weights_sha256": self.facts.weights_sha256,
             **({"further_weights_sha256": list(further)} if further else {}),
+            **({"finder_sha256": finder} if finder else {}),
             "configs_sha256": {name: content_sha256(bundle.config(name)) for name in configs},
             "backend": self.backend,
             "device": self.device.type,
@@ -113,9 +118,15 @@ class Inference:
         """
         return self.labels_of(self.prepare(image))
 
-    def prepare(self, image: Path) -> dict[str, Any]:
-        """Load and preprocess one image; safe in another thread than the prediction."""
-        return self.preprocessing({"image": str(image)})
+    def prepare(self, image: Path, *further: Path) -> dict[str, Any]:
+        """Load and preprocess one image; safe in another thread than the prediction.
+
+        Args:
+            image: Its file.
+            *further: Files of its further channels, in order.
+        """
+        files = [str(file) for file in (image, *further)]
+        return self.preprocessing({"image": files if further else files[0]})
 
     def labels_of(self, item: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Predict what :meth:`prepare` gave.
@@ -157,6 +168,7 @@ def read_facts(bundle: BundleFolder, *, checkpoint: Path | None = None) -> Bundl
         raise BundleError(
             f"{bundle.name} has no weights ({WEIGHTS.as_posix()}); train it first, or pass --checkpoint."
         )
+    finder_sha256(bundle)  # refused here, before any image is read
     return BundleFacts(
         name=bundle.name,
         version=bundle.version,
@@ -166,6 +178,7 @@ def read_facts(bundle: BundleFolder, *, checkpoint: Path | None = None) -> Bundl
         weights_sha256=content_sha256(weights),
         training_cases=_training_cases(weights),
         num_axes=_num_axes(bundle),
+        regions=dict(bundle.metadata.get("regions") or {}),
     )
 
 
@@ -303,6 +316,16 @@ def _class_names(bundle: BundleFolder) -> dict[int, str]:
             f"{bundle.name}: configs/metadata.json names no classes; expected "
             "network_data_format.outputs.pred.channel_def, label to name."
         ) from err
+
+
+def channel_names(bundle: BundleFolder) -> tuple[str, ...]:
+    """Names of the image's channels in order, by the metadata; their numbers where it names none."""
+    try:
+        image = bundle.metadata["network_data_format"].get("inputs", {}).get("image", {})
+        named = {str(number): str(name) for number, name in (image.get("channel_def") or {}).items()}
+        return tuple(named.get(str(n), str(n)) for n in range(int(image.get("num_channels", 1))))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ("0",)  # reading the facts says what is wrong
 
 
 def _num_channels(bundle: BundleFolder) -> int:

@@ -6,29 +6,37 @@ model's image of it, and only its grid is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from medimg3d.bundle.inference import Inference
 from medimg3d.data.flat_image import flat_image
 from medimg3d.data.image_facts import NIFTI_ENDINGS
 from medimg3d.data.input_checks import check_shape, check_values, check_volume
 from medimg3d.data.volume_file import Volume, read_volume, read_volume_grid, write_volume
+from medimg3d.errors import DataError, GeometryError, Medimg3dError
 
 LARGE = 2**26
 """Bytes of an original image after whose steps freed memory is handed back: below, it would only cost time."""
+
+CHANNELS_APART_MM = 1e-3
+"""By how much entries of the affines of two channels may differ."""
 
 if TYPE_CHECKING:
     from medimg3d.data.fast_nifti_reader import FastNiftiReader
 
 
-def load_case(model: Inference, path: Path) -> tuple[Volume, dict[str, Any]]:
+def load_case(model: Inference, path: Path, further: Sequence[Path] = ()) -> tuple[Volume, dict[str, Any]]:
     """Read, check and preprocess one image; safe in another thread than the prediction.
 
     Args:
         model: The bundle.
         path: NIfTI, NRRD or MetaImage file.
+        further: Files of its further channels, in order, on the same grid.
 
     Returns:
         The original image without its voxels (:meth:`medimg3d.data.volume_file.Volume.without_voxels`), and what
@@ -36,8 +44,10 @@ def load_case(model: Inference, path: Path) -> tuple[Volume, dict[str, Any]]:
 
     Raises:
         DataError: The file cannot be read, or its image is none that the model can be asked about.
-        GeometryError: Its grid is none in space.
+        GeometryError: Its grid is none in space, or the channels lie on different ones.
     """
+    if further:
+        return _load_channels(model, (path, *further))
     reader = fast_reader(model.preprocessing)
     if reader is not None and _is_for(model, path):
         return _read_once(model, path, reader)
@@ -52,6 +62,48 @@ def load_case(model: Inference, path: Path) -> tuple[Volume, dict[str, Any]]:
         if reader is not None and _is_for(model, nifti):
             return volume, _read_once(model, nifti, reader)[1]
         return volume, model.prepare(nifti)
+
+
+def _load_channels(model: Inference, files: Sequence[Path]) -> tuple[Volume, dict[str, Any]]:
+    """One file a channel, each checked by itself, and all of them on the first one's grid."""
+    if len(files) != model.facts.num_channels:
+        raise DataError(f"has {len(files)} files; this bundle takes {model.facts.num_channels} channels")
+    first: Volume | None = None
+    with TemporaryDirectory() as folder:
+        taken = []
+        for number, file in enumerate(files):
+            try:
+                volume = read_volume(file)
+                check_volume(volume, num_channels=1, axes=model.image_axes)
+            except Medimg3dError as err:
+                raise type(err)(f"its file {file.name} {err}") from err
+            if first is None:
+                first = volume.without_voxels()
+            _check_grid(volume, first, file.name, files[0].name)
+            if not _is_for(model, file):  # a copy that MONAI can read without further packages
+                shown = as_taken(volume, model.image_axes)
+                file = write_volume(shown, Path(folder) / f"{number}.nii")
+            taken.append(file)
+        assert first is not None
+        return first, model.prepare(*taken)
+
+
+def _check_grid(volume: Volume, first: Volume, name: str, first_name: str) -> None:
+    if volume.array.shape != first.array.shape:
+        raise GeometryError(
+            f"its file {name} has {_times(volume)} voxels and {first_name} {_times(first)}; expected one grid. "
+            "Resample one onto the other"
+        )
+    apart_mm = float(np.abs(volume.affine - first.affine).max())
+    if apart_mm > CHANNELS_APART_MM:
+        raise GeometryError(
+            f"its file {name} lies on another grid than {first_name} (affines differ by {apart_mm:.3g} mm); expected "
+            "one grid. Resample one onto the other"
+        )
+
+
+def _times(volume: Volume) -> str:
+    return " × ".join(map(str, volume.array.shape))
 
 
 def as_taken(volume: Volume, axes: int) -> Volume:

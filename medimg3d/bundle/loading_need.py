@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,8 +22,13 @@ OTHER_READERS = 12
 """Bytes a voxel while MONAI's own reader makes a turned float32 image of it."""
 INTENSITY_COPIES = 4
 """Copies of the resampled image while its intensities are worked out."""
+FINDER_SCORES = 8
+"""Numbers a coarse voxel that a region finder's windows add up to."""
 READ_PLANES = 32
 FIXED = 16 * 2**20
+
+_MEASURED: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""Region finder → bytes that its network holds for one window."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,9 @@ class LoadingNeed:
         original = _original_bytes(model, volume)
         plane = prod(volume.array.shape) // volume.array.shape[2] if volume.array.ndim > 2 else 0
         slabs = READ_PLANES * plane * volume.array.itemsize
-        return cls(FIXED + slabs + max(original + resampled, INTENSITY_COPIES * resampled), shape, is_exact)
+        finding = original + _finder_bytes(model, volume)
+        most = max(original + resampled, INTENSITY_COPIES * resampled, finding)
+        return cls(FIXED + slabs + most, shape, is_exact)
 
 
 def _original_bytes(model: Inference, volume: Volume) -> int:
@@ -64,6 +72,26 @@ def _original_bytes(model: Inference, volume: Volume) -> int:
         isinstance(s, Orientationd) and not isinstance(s, InPlaceOrientationd) for s in steps.transforms
     )
     return volume.array.size * reader.loaded_type(volume.array.dtype).itemsize * (1 + copies)
+
+
+def _finder_bytes(model: Inference, volume: Volume) -> int:
+    """What the bundle's region finder holds beside the original image; 0 without one.
+
+    Where it finds nothing, the whole image is prepared, which the caller counts.
+    """
+    from medimg3d.bundle.finder import region_step
+    from medimg3d.inference.process_memory import peak_of
+
+    place = region_step(model.preprocessing)
+    if place is None:
+        return 0
+    steps: Any = model.preprocessing
+    region, channels = steps.transforms[place].region, model.facts.num_channels
+    if region not in _MEASURED:
+        region.run_empty(channels)  # what the first call makes for all later ones is in the process then
+        _MEASURED[region] = peak_of(lambda: region.run_empty(channels))[1] or 0
+    coarse = region.coarse_voxels(volume.array.shape[:3], volume.spacing_mm)
+    return _MEASURED[region] + coarse * FLOAT * (INTENSITY_COPIES * channels + FINDER_SCORES)
 
 
 def _preprocessed_shape(preprocessing: Any, volume: Volume) -> tuple[tuple[int, ...], bool]:

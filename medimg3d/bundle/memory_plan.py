@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medimg3d.bundle.inference import Inference
+from medimg3d.bundle.run_windows import PLAIN
 from medimg3d.errors import Medimg3dError, UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +20,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+CHANNELS_LAST = "torch-channels-last"
 TEMPORARY_BYTES = 64 * 2**20
 """Tiles on their way to the original grid, for each of the threads at work on them, and what else is held briefly."""
+
+
+def lightest_backend(model: Inference) -> str:
+    """The backend in torch that holds least memory: channels last in memory where windows have a fixed size.
+
+    In the plain layout oneDNN works in blocks of channels and copies the last layer's output into that layout: of a
+    network of many classes that is as much again as the output itself.
+
+    Args:
+        model: A bundle in plain torch.
+    """
+    from medimg3d.inference.label_map_inferer import LabelMapInferer
+
+    if not isinstance(model.inferer, LabelMapInferer):
+        return PLAIN
+    size = model.inferer.stream.network_window
+    is_fixed = all(one is not None and one > 0 for one in ((size,) if isinstance(size, int) else size))
+    return CHANNELS_LAST if is_fixed else PLAIN
 
 
 class MemoryPlanner:
@@ -55,11 +75,15 @@ class MemoryPlanner:
         self.cap = cap
         self._measured: dict[tuple[int, ...], tuple[int, int]] = {}
 
-    def check_beforehand(self, path: Path) -> None:
+    def check_beforehand(self, path: Path, *, num_files: int = 1) -> None:
         """Refuse an image that can be neither loaded nor predicted within the cap, before it is read.
 
         Its header tells what loading takes and how large the preprocessed image will be. Where that depends on its
         content (a crop to the foreground) only the loading is looked at here, and the rest by :meth:`fitted`.
+
+        Args:
+            path: Its file; of several, one a channel, the first.
+            num_files: Files like it.
 
         Raises:
             UsageError: It would take more; the message names the least cap that would do.
@@ -70,6 +94,7 @@ class MemoryPlanner:
 
         try:
             volume = read_volume_grid(path)
+            volume = volume if num_files == 1 else volume.with_channels(num_files)
             loading = LoadingNeed.of(self.model, volume)
         except Medimg3dError:
             return  # loading it will say what is wrong with it

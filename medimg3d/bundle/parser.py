@@ -32,17 +32,20 @@ def parse_config(
     return parser
 
 
-def run_training(bundle: BundleFolder, values: Mapping[str, Any], *, tracking: str | None = None) -> None:
+def run_training(
+    bundle: BundleFolder, values: Mapping[str, Any], *, tracking: str | None = None, config: str = "train"
+) -> None:
     """Run ``train.json`` with the bundle's overlay ``train_fast.json``.
 
     Args:
         bundle: The bundle.
         values: Values by id that replace those of the configs.
         tracking: ``"mlflow"`` for MLflow.
+        config: Another training config that the overlay fits.
     """
     with bundle_code(bundle.root), quiet_training():
         workflow = ConfigWorkflow(
-            config_file=[str(bundle.config("train")), str(bundle.config("train_fast"))],
+            config_file=[str(bundle.config(config)), str(bundle.config("train_fast"))],
             workflow_type="train",
             logging_file=False,
             tracking=tracking,

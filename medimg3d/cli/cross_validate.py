@@ -9,12 +9,19 @@ import typer
 
 from medimg3d.cli.findings import CheckOption, DropOption, data_check, refusal_as_json
 from medimg3d.cli.output import (
-    EXIT_REJECTS,
     DebugOption,
     JsonOption,
     errors_console,
     print_json,
     print_rejects,
+)
+from medimg3d.cli.ray_options import (
+    JobCpusOption,
+    JobGpusOption,
+    RayOption,
+    exit_with,
+    print_failures,
+    ray_cluster,
 )
 from medimg3d.errors import UsageError
 
@@ -25,6 +32,9 @@ The recipe has a fixed length and the held-out cases choose nothing. A second ru
 [bold]Example[/]
 
   medimg3d cross-validate bundles/mri_hippocampus_unet --dataset-dir hippocampus --folds 0,1,2,3,4 --out runs/cv
+
+  [dim]# the folds beside each other on the machines of a Ray cluster[/]
+  medimg3d cross-validate bundles/mri_hippocampus_unet --dataset-dir hippocampus --out runs/cv --ray auto
 """
 
 
@@ -51,6 +61,9 @@ def cross_validate_command(
         bool,
         typer.Option("--softmax", help="Keep class probabilities too, for 'medimg3d ensemble' to combine."),
     ] = False,
+    ray: RayOption = None,
+    job_cpus: JobCpusOption = None,
+    job_gpus: JobGpusOption = None,
     check: CheckOption = True,
     drop_rejected: DropOption = False,
     as_json: JsonOption = False,
@@ -71,6 +84,7 @@ def cross_validate_command(
             dataset_dir=dataset_dir,
             datalist=datalist,
             softmax=softmax,
+            cluster=ray_cluster(ray, job_cpus, job_gpus),
             check=data_check(drop_rejected=drop_rejected, quiet=as_json) if check else None,
             epochs=epochs,
             seed=seed,
@@ -80,9 +94,10 @@ def cross_validate_command(
             say=errors_console().print,
         )
     if as_json:
-        print_json({"folds": result.folds, "pooled": result.pooled, "rejected": result.rejected})
-    else:
+        found = {"folds": result.folds, "pooled": result.pooled, "rejected": result.rejected}
+        print_json(found | ({"failed": result.failed} if ray else {}))
+    elif result.table:
         print(result.table)
     print_rejects(result.rejected)
-    if result.rejected:
-        raise typer.Exit(EXIT_REJECTS)
+    print_failures(result.failed)
+    exit_with(rejected=bool(result.rejected), failed=bool(result.failed), any_done=bool(result.folds))

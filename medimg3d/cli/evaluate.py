@@ -24,6 +24,7 @@ from medimg3d.errors import UsageError
 if TYPE_CHECKING:
     from medimg3d.workflows.evaluate import EvaluationResult
     from medimg3d.workflows.evaluate_classification import ClassificationEvaluation
+    from medimg3d.workflows.label_meaning import PredictedValues
 
 PredictionsArgument = Annotated[
     Path,
@@ -49,6 +50,35 @@ BundleOption = Annotated[
         "--bundle",
         metavar="DIR",
         help="Bundle that made the predictions: warns about cases that it was trained on.",
+    ),
+]
+RegionsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--regions",
+        metavar="FILE|JSON",
+        help='Label maps: regions that overlap, {"whole": [1, 2], "core": [2]}; a bundle or a datalist names its own.',
+        show_default=False,
+    ),
+]
+PredictedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--predicted",
+        metavar="regions|labels",
+        help="Label maps: how predictions name regions: by number (a bundle of regions), or by the values of the "
+        "references (nnU-Net).",
+        show_default=False,
+    ),
+]
+IgnoreOption = Annotated[
+    int | None,
+    typer.Option(
+        "--ignore-label",
+        min=1,
+        metavar="VALUE",
+        help="Label maps: value of references where nobody labelled; counts in no score.",
+        show_default=False,
     ),
 ]
 ImagesOption = Annotated[
@@ -120,6 +150,9 @@ def evaluate(
     out: OutOption,
     bundle: BundleOption = None,
     images: ImagesOption = None,
+    regions: RegionsOption = None,
+    predicted: PredictedOption = None,
+    ignore_label: IgnoreOption = None,
     tolerance_mm: ToleranceOption = 1.0,
     section: SectionOption = None,
     subgroup: SubgroupOption = None,
@@ -153,6 +186,9 @@ def evaluate(
       [dim]# a folder of label maps; warns about cases that the bundle was trained on[/]
       medimg3d evaluate predictions labels --images images --bundle my_bundle --out evaluation
 
+      [dim]# overlapping regions, predicted by nnU-Net as label values[/]
+      medimg3d evaluate predictions labels --regions '{"whole": [1, 2, 3], "core": [1, 3]}' --out evaluation
+
       [dim]# a classifier's predictions.csv against the test part of a datalist[/]
       medimg3d evaluate predictions chest.json --bundle my_bundle --subgroup subtype --out evaluation
 
@@ -165,7 +201,13 @@ def evaluate(
     from medimg3d.data.class_predictions import is_classification
 
     if is_classification(predictions):
-        unused: dict[str, Any] = {"--images": images, "--workers": workers}
+        unused: dict[str, Any] = {
+            "--images": images,
+            "--workers": workers,
+            "--regions": regions,
+            "--predicted": predicted,
+            "--ignore-label": ignore_label,
+        }
     else:
         unused = {
             "--section": section,
@@ -180,6 +222,7 @@ def evaluate(
         )
         _finish(classes, _show_classes, as_json)
         return
+    from medimg3d.data.label_regions import read_regions
     from medimg3d.workflows.evaluate import evaluate as run_evaluation
 
     with progress_bar("Scoring") as progress:
@@ -189,6 +232,9 @@ def evaluate(
             out,
             bundle=bundle,
             images=images,
+            regions=None if regions is None else read_regions(regions),
+            predicted=_predicted(predicted),
+            ignore_label=ignore_label,
             tolerance_mm=tolerance_mm,
             num_worst=5 if num_worst is None else num_worst,
             seed=seed,
@@ -196,6 +242,16 @@ def evaluate(
             progress=progress,
         )
     _finish(result, _show, as_json)
+
+
+def _predicted(value: str | None) -> PredictedValues | None:
+    if value is None:
+        return None
+    if value == "regions":
+        return "regions"
+    if value == "labels":
+        return "labels"
+    raise UsageError(f"--predicted is {value!r}; expected regions or labels.")
 
 
 def _refuse_unused(predictions: Path, options: dict[str, Any]) -> None:

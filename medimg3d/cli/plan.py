@@ -73,6 +73,10 @@ def plan_command(
     mirror: Annotated[
         str | None, typer.Option("--mirror", metavar="AXES", help="Axes to mirror: 0, 0,1 or none.")
     ] = None,
+    finder: Annotated[
+        str | None,
+        typer.Option("--finder", help="yes, no or auto: find a region at low resolution first."),
+    ] = None,
     folds: Annotated[int | None, typer.Option("--folds", help="Number of folds.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Length of a training.")] = None,
     settings: Annotated[
@@ -118,6 +122,7 @@ def plan_command(
         "task": task,
         "dimension": dimension,
         "mirror_axes": () if mirror == "none" else _numbers(mirror, "--mirror", int),
+        "finder": finder,
         "num_folds": folds,
         "epochs": epochs,
         "trial": False if no_trial else None,

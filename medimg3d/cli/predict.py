@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from medimg3d.cli.output import (
     print_table,
     progress_bar,
 )
+from medimg3d.cli.ray_options import JobCpusOption, JobGpusOption, RayOption, ray_cluster
 from medimg3d.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ InputsArgument = Annotated[
     list[Path],
     typer.Argument(
         metavar="INPUT...",
-        help="Images (volumes: .nii, .nii.gz, .nrrd, .mha; films: JPEG, PNG, TIFF, DICOM), or folders of them.",
+        help="Images (volumes: .nii, .nii.gz, .nrrd, .mha; films: JPEG, PNG, TIFF, DICOM), folders of them, or a "
+        "datalist (volumes).",
         show_default=False,
     ),
 ]
@@ -45,6 +48,14 @@ OutOption = Annotated[
 CheckpointOption = Annotated[
     Path | None,
     typer.Option("--checkpoint", metavar="FILE", help="Weights instead of the bundle's models/model.pt."),
+]
+SectionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--section",
+        help="Part of the datalist: test (the default where it has test cases), validation, training or all.",
+        show_default=False,
+    ),
 ]
 OverlaysOption = Annotated[
     bool, typer.Option("--overlays/--no-overlays", help="Draw a picture of each case.")
@@ -105,6 +116,22 @@ UncertaintyOption = Annotated[
     typer.Option("--uncertainty", help="Write a map of how unsure the networks are; warn of unusual cases."),
 ]
 
+MasksOption = Annotated[
+    bool,
+    typer.Option(
+        "--region-masks",
+        help="Bundles of overlapping regions: write a mask of each region, too, in DIR/regions/.",
+    ),
+]
+ShardsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--shards",
+        min=1,
+        help="With --ray: parts of the cases; by default two for each job that fits at once.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -115,6 +142,7 @@ def predict(
     bundle: BundleArgument,
     inputs: InputsArgument,
     out: OutOption,
+    section: SectionOption = None,
     checkpoint: CheckpointOption = None,
     overlays: OverlaysOption = True,
     reports: ReportsOption = True,
@@ -127,6 +155,11 @@ def predict(
     workers: WorkersOption = 1,
     resume: ResumeOption = False,
     uncertainty: UncertaintyOption = False,
+    region_masks: MasksOption = False,
+    ray: RayOption = None,
+    job_cpus: JobCpusOption = None,
+    job_gpus: JobGpusOption = None,
+    shards: ShardsOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -148,6 +181,9 @@ def predict(
       [dim]# a folder, without pictures, the table for a script[/]
       medimg3d predict bundles/mri_hippocampus_unet study/ --out result --no-overlays --no-reports --json
 
+      [dim]# several channels: the test cases of a datalist, or a folder with case_0000.nii.gz, case_0001.nii.gz, …[/]
+      medimg3d predict bundles/sarcoma sarcoma.json --out result
+
       [dim]# the fastest way on this machine; stopped or killed, the same line goes on where it was[/]
       medimg3d predict bundles/mri_hippocampus_unet study/ --out result --backend auto --resume
 
@@ -160,45 +196,62 @@ def predict(
       [dim]# the same bundle with weights of your own[/]
       medimg3d predict bundles/mri_hippocampus_unet study/ --out result --checkpoint my_run/models/model.pt
 
+      [dim]# a large folder over the machines of a Ray cluster; --resume keeps what is finished[/]
+      medimg3d predict bundles/mri_hippocampus_unet study/ --out result --ray auto --resume
+
     Exit code 3: some files were rejected; 1: all were.
     """
     from medimg3d.bundle.folder import BundleFolder
     from medimg3d.workflows.predict import predict as run_predict
 
     _log_if(debug)
+    cluster = ray_cluster(ray, job_cpus, job_gpus)
+    if shards is not None and cluster is None:
+        raise UsageError("--shards is for --ray; give --ray ADDRESS or --ray local, too.")
     if BundleFolder(bundle).is_classifier:
+        if cluster is not None:
+            raise UsageError(f"{bundle} classifies; --ray is for bundles that segment. Leave it away.")
         if calibration is not None:
             raise UsageError(
                 f"{bundle} classifies; --calibration is for bundles that segment. Leave it away."
             )
-        if memory_gb is not None or resume or uncertainty:
+        if memory_gb is not None or resume or uncertainty or region_masks or section is not None:
             raise UsageError(
-                f"{bundle} classifies; --memory-gb, --resume and --uncertainty are for bundles that segment."
+                f"{bundle} classifies; --memory-gb, --resume, --uncertainty, --region-masks and --section are for "
+                "bundles that segment."
             )
         options = {"explain": explain, "device": device, "fast": fast, "backend": backend}
         _classify(bundle, inputs, out, checkpoint, options, as_json=as_json)
         return
     if explain:
         raise UsageError(f"{bundle} segments; --explain is for bundles that classify. Leave it away.")
+    asked: dict[str, Any] = {
+        "section": section,
+        "checkpoint": checkpoint,
+        "overlays": overlays,
+        "reports": reports,
+        "device": device,
+        "backend": backend,
+        "fast": fast,
+        "memory_gb": memory_gb,
+        "workers": workers,
+        "resume": resume,
+        "uncertainty": uncertainty,
+        "region_masks": region_masks,
+    }
+    run: Callable[..., PredictResult] = run_predict
+    if cluster is None:
+        asked["calibration"] = calibration
+    else:
+        from medimg3d.workflows.predict_shards import predict_on_ray
+
+        if calibration is not None:
+            raise UsageError("--calibration is for one machine; run it once without --ray, then with --ray.")
+        asked |= {"cluster": cluster, "shards": shards, "say": errors_console().print}
+        run = predict_on_ray
     try:
         with progress_bar("Segmenting") as progress:
-            result = run_predict(
-                bundle,
-                inputs,
-                out,
-                checkpoint=checkpoint,
-                overlays=overlays,
-                reports=reports,
-                device=device,
-                backend=backend,
-                calibration=calibration,
-                fast=fast,
-                memory_gb=memory_gb,
-                workers=workers,
-                resume=resume,
-                uncertainty=uncertainty,
-                progress=progress,
-            )
+            result = run(bundle, inputs, out, progress=progress, **asked)
     except KeyboardInterrupt:
         errors_console().print("The same command with --resume goes on where this one was.")
         raise

@@ -19,10 +19,19 @@ from medimg3d.cli.output import (
     print_rejects,
     print_table,
 )
+from medimg3d.cli.ray_options import (
+    JobCpusOption,
+    JobGpusOption,
+    RayOption,
+    exit_with,
+    print_failures,
+    ray_cluster,
+)
 from medimg3d.errors import UsageError
 
 if TYPE_CHECKING:
     from medimg3d.workflows.data_check import DataCheck
+    from medimg3d.workflows.ray_jobs import RayCluster
     from medimg3d.workflows.slurm import SlurmJob
 
 _OF_ONE_GPU = {
@@ -44,6 +53,9 @@ with the averaged weights. Stopped or killed, it goes on from its last whole epo
 Every image and label map is read and checked first; a case that cannot be used refuses the training, with file and
 cure. [bold]--drop-rejected[/] goes on with the others.
 
+A bundle that finds a region first ([bold]configs/train_finder.json[/]) trains its finder, says what of the structures
+the found regions hold, and then trains the network that sees them; [bold]--stage[/] trains one of the two.
+
 [bold]--fold all[/] cross-validates: every fold is trained, predicts what it held out, and is scored. The same command
 goes on after an interruption, and [bold]medimg3d ensemble[/] makes one bundle of the folds.
 
@@ -58,6 +70,9 @@ goes on after an interruption, and [bold]medimg3d ensemble[/] makes one bundle o
   [dim]# on a cluster: five folds with three seeds each, a training on two nodes of four GPUs[/]
   medimg3d train bundles/mri_hippocampus_unet --datalist mine.json --fold all --seeds 0,1,2 --out runs/mine \\
       --slurm train.sbatch --nodes 2 --gpus 4
+
+  [dim]# the folds as jobs of a Ray cluster[/]
+  medimg3d train bundles/mri_hippocampus_unet --datalist mine.json --fold all --out runs/mine --ray auto
 """
 
 
@@ -131,6 +146,15 @@ def train_command(
             help="Begin with the weights of a bundle or file: what fits in name and shape is loaded.",
         ),
     ] = None,
+    stage: Annotated[
+        str,
+        typer.Option(
+            "--stage", help="Of a bundle with a region finder: finder, fine, or all (both in turn)."
+        ),
+    ] = "all",
+    finder_epochs: Annotated[
+        int | None, typer.Option("--finder-epochs", min=1, help="Length of the region finder's training.")
+    ] = None,
     accumulate: Annotated[
         int | None,
         typer.Option(
@@ -144,10 +168,13 @@ def train_command(
         ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", help="With --slurm: seeds of each fold, with commas.")
+        str | None, typer.Option("--seeds", help="With --slurm or --ray: seeds of each fold, with commas.")
     ] = None,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="With --slurm: nodes a training.")] = 1,
     gpus: Annotated[int, typer.Option("--gpus", min=0, help="With --slurm: GPUs a node.")] = 1,
+    ray: RayOption = None,
+    job_cpus: JobCpusOption = None,
+    job_gpus: JobGpusOption = None,
     check: CheckOption = True,
     drop_rejected: DropOption = False,
     as_json: JsonOption = False,
@@ -176,21 +203,35 @@ def train_command(
         "overrides": dict(_parse_setting(text) for text in settings or []) | _accumulation(accumulate),
         "overlay": overlay,
         "start_from": start,
+        "finder_epochs": finder_epochs,
+        **({"stage": stage} if stage != "all" else {}),
         "progress": not as_json,
     }
     folds = _parse_folds(fold, bundle, dataset_dir, datalist)
     shared = (cache or out) / "image_facts.jsonl" if fold == "all" else None
     checks = data_check(drop_rejected=drop_rejected, quiet=as_json, facts_file=shared) if check else None
-    if slurm is None and seeds is not None:
-        raise UsageError("--seeds is for --slurm; expected --seed with one number.")
+    cluster = ray_cluster(ray, job_cpus, job_gpus)
+    if slurm is None and cluster is None and seeds is not None:
+        raise UsageError("--seeds is for --slurm and --ray; expected --seed with one number.")
+    if slurm is not None and cluster is not None:
+        raise UsageError("--slurm and --ray are two ways to the same; leave one away.")
     with refusal_as_json(as_json=as_json):
         if slurm is not None:
             numbers = _parse_seeds(seeds) if seeds else [seed or 0]
             job = SlurmJob(nodes=nodes, gpus=gpus)
             _write_slurm(slurm, bundle, out, folds, numbers, job, options, checks)
             return
-        if fold == "all" and not BundleFolder(bundle).is_classifier:
-            rejected = _cross_validate(bundle, out, folds, options | {"check": checks}, as_json=as_json)
+        if fold == "all" and stage != "all":
+            raise UsageError(
+                f"--fold all predicts what it holds out, which needs both stages; leave --stage {stage} away."
+            )
+        if fold == "all" and not BundleFolder(bundle).is_classifier and seeds is None:
+            asked = options | {"check": checks, "cluster": cluster}
+            rejected = _cross_validate(bundle, out, folds, asked, as_json=as_json)
+        elif cluster is not None:
+            several = None if seeds is None else _parse_seeds(seeds)
+            _train_on_ray(bundle, out, fold, folds, several, cluster, options, checks)
+            return
         else:
             results = [
                 train(
@@ -217,11 +258,54 @@ def _cross_validate(
 
     result = cross_validate(bundle, out=out, folds=folds, say=errors_console().print, **options)
     if as_json:
-        print_json({"folds": result.folds, "pooled": result.pooled, "rejected": result.rejected})
+        found = {"folds": result.folds, "pooled": result.pooled, "rejected": result.rejected}
+        print_json(found | ({"failed": result.failed} if options["cluster"] else {}))
     else:
-        print(result.table)
+        if result.table:
+            print(result.table)
         print_rejects(result.rejected)
+    print_failures(result.failed)
+    exit_with(rejected=False, failed=bool(result.failed), any_done=bool(result.folds))
     return result.rejected
+
+
+def _train_on_ray(
+    bundle: Path,
+    out: Path,
+    fold: str,
+    folds: list[int],
+    seeds: list[int] | None,
+    cluster: RayCluster,
+    options: dict[str, Any],
+    checks: DataCheck | None,
+) -> None:
+    """Train every fold and seed as a job; into the folders that SLURM's array has where there are several seeds."""
+    from medimg3d.workflows.jobs import TrainingTask, training_tasks
+    from medimg3d.workflows.train_jobs import train_on_ray
+    from medimg3d.workflows.training_copy import find_datalist
+
+    if seeds is not None:
+        tasks = training_tasks(out, folds, seeds)
+    else:
+        folders = [(out / f"fold_{number}" if fold == "all" else out).resolve() for number in folds]
+        tasks = [TrainingTask(n, options["seed"], folder) for n, folder in zip(folds, folders, strict=True)]
+    result = train_on_ray(
+        bundle,
+        tasks,
+        out=out,
+        list_file=find_datalist(options["dataset_dir"], options["datalist"]),
+        cluster=cluster,
+        options=_words(_of_one_gpu(options) | _of_any(options), options["overrides"]),
+        check=checks,
+        say=errors_console().print,
+    )
+    if not options["progress"]:  # --json
+        print_json({"trained": result.trained, "failed": result.failed, "rejected": result.rejected})
+    else:
+        print_table("Trained", ["bundle"], [[folder] for folder in result.trained])
+    print_rejects(result.rejected)
+    print_failures(result.failed)
+    exit_with(rejected=bool(result.rejected), failed=bool(result.failed), any_done=bool(result.trained))
 
 
 def _write_slurm(
@@ -239,9 +323,8 @@ def _write_slurm(
     from medimg3d.workflows.training_copy import find_datalist
 
     overrides = dict(options["overrides"])
-    given = {name: options[key] for key, name in _OF_ONE_GPU.items() if options[key] not in (None, False)}
-    if given.get("--precision") == "auto":
-        del given["--precision"]
+    _refuse_distributed_finder(bundle, job)
+    given = _of_one_gpu(options)
     if job.is_distributed:
         if given:
             raise UsageError(
@@ -249,18 +332,6 @@ def _write_slurm(
             )
         if options["epochs"] is not None:
             overrides["train#trainer#max_epochs"] = options["epochs"]
-    given |= {"--epochs": options["epochs"], "--overlay": options["overlay"]}
-    words = [
-        word
-        for name, value in given.items()
-        if value is not None
-        for word in ([name] if value is True else [name, str(_absolute(value))])
-    ]
-    words += [
-        word
-        for name, value in options["overrides"].items()
-        for word in ("--set", f"{name}={json.dumps(value)}")
-    ]
     folders = write_slurm(
         path,
         bundle,
@@ -269,7 +340,7 @@ def _write_slurm(
         folds=folds,
         seeds=seeds,
         job=job,
-        options=words,
+        options=_words(given | _of_any(options), options["overrides"]),
         overrides=overrides,
         overlay=options["overlay"],
         check=checks,
@@ -278,6 +349,47 @@ def _write_slurm(
         print_json({"script": path, "folders": folders})
         return
     print(f"{len(folders)} trainings in {path}. Add your account and partition, then run: sbatch {path}")
+
+
+def _refuse_distributed_finder(bundle: Path, job: SlurmJob) -> None:
+    from medimg3d.bundle.finder import has_finder
+    from medimg3d.bundle.folder import BundleFolder
+
+    if job.is_distributed and has_finder(BundleFolder(bundle)):
+        raise UsageError(
+            "The bundle trains a region finder first, which several GPUs do not do by --slurm; expected --gpus 1 and "
+            "one node, or run configs/train_finder.json and configs/train.json with torchrun one after the other."
+        )
+
+
+def _of_one_gpu(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given and that ``torchrun`` would not know."""
+    given = {name: options[key] for key, name in _OF_ONE_GPU.items() if options[key] not in (None, False)}
+    if given.get("--precision") == "auto":
+        del given["--precision"]
+    return given
+
+
+def _of_any(options: dict[str, Any]) -> dict[str, Any]:
+    keys = {
+        "--epochs": "epochs",
+        "--overlay": "overlay",
+        "--finder-epochs": "finder_epochs",
+        "--stage": "stage",
+    }
+    return {name: options.get(key) for name, key in keys.items()}
+
+
+def _words(given: dict[str, Any], overrides: dict[str, Any]) -> list[str]:
+    """Options as the words of a command line."""
+    words = [
+        word
+        for name, value in given.items()
+        if value is not None
+        for word in ([name] if value is True else [name, str(_absolute(value))])
+    ]
+    sets = [word for name, value in overrides.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    return words + sets
 
 
 def _absolute(value: Any) -> Any:
@@ -307,7 +419,7 @@ def _show(results: list[Any], *, as_json: bool) -> None:
     print(f"Split by {results[0].split_by}. The {watched} was watched on the held-out cases while training;")
     print("score it properly with: medimg3d predict … and medimg3d evaluate …")
     for result in results:
-        for line in result.start:
+        for line in [*result.start, *result.finder]:
             errors_console().print(line, markup=False, soft_wrap=True)
     print_rejects(results[0].rejected)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medimg3d.data.datalist import Case
+from medimg3d.data.datalist import Case, Datalist
 from medimg3d.data.datalist_file import load_datalist
 from medimg3d.errors import UsageError
 
@@ -39,10 +39,25 @@ class References:
     Attributes:
         cases: References by name.
         class_names: Label → name, without the background.
+        datalist: The list that they come from, if one does.
     """
 
     cases: Mapping[str, Reference]
     class_names: Mapping[int, str] = field(default_factory=dict)
+    datalist: Datalist | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reference and the prediction of its case.
+
+    Attributes:
+        reference: The reference.
+        prediction: The predicted label map.
+    """
+
+    reference: Reference
+    prediction: Path
 
 
 def find_references(labels: Path) -> References:
@@ -123,7 +138,8 @@ def _from_datalist(path: Path) -> References:
         for name, _, case in datalist.named_cases()
         if case.label is not None
     }
-    return References(cases, {label: name for label, name in datalist.labels.items() if label != 0})
+    names = {label: name for label, name in datalist.labels.items() if label != 0}
+    return References(cases, names, datalist)
 
 
 def _first_image(case: Case) -> Path | None:

@@ -21,17 +21,25 @@ IGNORED = "not an image"
 
 @dataclass(frozen=True)
 class InputFile:
-    """One image to predict on.
+    """One image to predict on: a file, or several of one grid that are its channels.
 
     Attributes:
         case: Name of the case, unlike every other; output files are called by it.
-        path: The image.
-        key: The file as a person finds it: the path as given, or below the folder given.
+        path: The image; of several files the first channel.
+        key: The file as a person finds it: the path as given, or below the folder given. Of several files what their
+            names have in common, or the name of the case.
+        further: Files of the further channels, in order.
     """
 
     case: str
     path: Path
     key: str
+    further: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file, in the order of the channels."""
+        return (self.path, *self.further)
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,8 @@ def find_inputs(paths: Sequence[Path], *, without: Path | None = None, films: bo
     images: dict[Path, str] = {}
     rejected: dict[str, str] = {}
     ignored: dict[str, str] = {}
-    for path, key, named in _files(paths, without):
-        reason = _why_no_film(path) if films else _why_no_volume(path)
+    for path, key, named in walk_files(paths, without):
+        reason = _why_no_film(path) if films else why_no_volume(path)
         if not reason:
             images.setdefault(path.resolve(), key)
         elif reason == IGNORED and not named:
@@ -95,7 +103,7 @@ def find_inputs(paths: Sequence[Path], *, without: Path | None = None, films: bo
             f"No image is found in {', '.join(map(str, paths))} ({len(ignored)} other files); "
             f"expected {', '.join(FILM_ENDINGS if films else VOLUME_ENDINGS)}."
         )
-    return FoundInputs(_with_cases(images), rejected, ignored)
+    return FoundInputs(with_cases(images), rejected, ignored)
 
 
 def file_stem(path: Path) -> str:
@@ -104,8 +112,12 @@ def file_stem(path: Path) -> str:
     return path.name[: len(path.name) - len(ending)]
 
 
-def _files(paths: Sequence[Path], without: Path | None) -> Iterator[tuple[Path, str, bool]]:
-    """Path, key, and whether the file itself was named, not its folder."""
+def walk_files(paths: Sequence[Path], without: Path | None) -> Iterator[tuple[Path, str, bool]]:
+    """Path, key, and whether the file itself was named, not its folder.
+
+    Raises:
+        UsageError: A path does not exist.
+    """
     passed_over = without.resolve() if without else None
     for given in paths:
         if given.is_file():
@@ -118,7 +130,8 @@ def _files(paths: Sequence[Path], without: Path | None) -> Iterator[tuple[Path, 
             raise UsageError(f"{given} does not exist; expected an image file, or a folder that holds some.")
 
 
-def _why_no_volume(path: Path) -> str:
+def why_no_volume(path: Path) -> str:
+    """Why a file, by its name, is no volume to predict on; empty if it may be one."""
     name = path.name.lower()
     if name.startswith(".") or name.endswith(SIDECAR_ENDINGS):
         return IGNORED
@@ -148,8 +161,12 @@ def _has_dicom_mark(path: Path) -> bool:
         return file.read(4) == b"DICM"
 
 
-def _with_cases(images: dict[Path, str]) -> tuple[InputFile, ...]:
-    """Name the cases: by the file, then with as many folders in front as tell them apart, then by number."""
+def with_cases(images: dict[Path, str]) -> tuple[InputFile, ...]:
+    """Name the cases: by the file, then with as many folders in front as tell them apart, then by number.
+
+    Args:
+        images: File → key.
+    """
     names = {path: file_stem(path) for path in images}
     for depth in range(1, max((len(path.parts) for path in images), default=0)):
         same = {name for name, count in Counter(names.values()).items() if count > 1}

@@ -50,6 +50,14 @@ class Volume:
         """The same with zeros that take no memory in place of the voxels: for where only the grid counts."""
         return replace(self, array=_zeros(self.array.shape, self.array.dtype))
 
+    def with_channels(self, count: int) -> Volume:
+        """The same grid with so many channels behind it, without their voxels.
+
+        Args:
+            count: Number of channels.
+        """
+        return replace(self, array=_zeros((*self.array.shape, count), self.array.dtype))
+
 
 def read_volume(path: Path) -> Volume:
     """Read NIfTI with nibabel's headers, NRRD and MetaImage with SimpleITK.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medimg3d.metrics.masks import Mask, Spacing, class_masks
+from medimg3d.metrics.masks import Mask, Spacing, Values, union_masks
 from medimg3d.metrics.overlap import dice
 from medimg3d.metrics.surface import surface_distances
 from medimg3d.metrics.volume import relative_volume_difference, volume_ml
@@ -31,7 +31,8 @@ class ClassScore:
         found_in: Which of the two label maps have the class.
         dice: 0 to 1; 0 if one map lacks the class, NaN if both do.
         hd95_mm: 95th percentile Hausdorff distance in mm; inf if one map lacks the class, NaN if both do.
-        surface_dice: 0 to 1, at a tolerance; 0 if one map lacks the class, NaN if both do.
+        surface_dice: 0 to 1, at a tolerance; 0 if one map lacks the class, NaN if both do. This and ``hd95_mm`` are
+            NaN, too, where a mask has no surface among the voxels whose truth is known.
         volume_difference_ml: Predicted minus true volume in mL.
         relative_volume_difference: The same as a share of the true volume; inf or NaN if that is 0.
         pred_volume_ml: Predicted volume in mL.
@@ -71,19 +72,68 @@ def score_classes(
     Raises:
         ValueError: The shapes differ, or a setting is out of range.
     """
+    unions = {label: ((label,), (label,)) for label in classes}
+    return score_unions(pred, truth, unions, spacing_mm=spacing_mm, tolerance_mm=tolerance_mm)
+
+
+def score_unions(
+    pred: NDArray[np.integer[Any]],
+    truth: NDArray[np.integer[Any]],
+    unions: Mapping[int, tuple[Values, Values]],
+    *,
+    spacing_mm: Spacing | None,
+    tolerance_mm: float,
+    ignored: int | None = None,
+) -> dict[int, ClassScore]:
+    """Score each union of labels (a region), which may overlap.
+
+    Args:
+        pred: Predicted label map, shape (I, J, K).
+        truth: True label map, same shape and grid.
+        unions: Number of a structure → the values that make it in the prediction, and those in the truth.
+        spacing_mm: As for :func:`score_classes`.
+        tolerance_mm: As for :func:`score_classes`.
+        ignored: Value of the truth where nobody labelled: such voxels count in no score, nor do surface elements
+            that touch them.
+
+    Returns:
+        Number → scores.
+
+    Raises:
+        ValueError: The shapes differ, or a setting is out of range.
+    """
     if pred.shape != truth.shape:
         raise ValueError(f"Found label maps of shapes {pred.shape} and {truth.shape}; expected one grid.")
+    known = None if ignored is None else truth != ignored
+    if known is not None:
+        pred, truth = np.where(known, pred, 0), np.where(known, truth, 0)
     return {
-        label: score_class(found, expected, spacing_mm=spacing_mm, tolerance_mm=tolerance_mm)
-        for label, found, expected in class_masks(pred, truth, classes)
+        number: score_class(
+            masks.pred,
+            masks.truth,
+            spacing_mm=spacing_mm,
+            tolerance_mm=tolerance_mm,
+            known=None if known is None else known[masks.box],
+        )
+        for number, masks in union_masks(pred, truth, unions, margin=0 if known is None else 1)
     }
 
 
-def score_class(pred: Mask, truth: Mask, *, spacing_mm: Spacing | None, tolerance_mm: float) -> ClassScore:
-    """Score one class; the distances are computed once for both surface metrics."""
+def score_class(
+    pred: Mask, truth: Mask, *, spacing_mm: Spacing | None, tolerance_mm: float, known: Mask | None = None
+) -> ClassScore:
+    """Score one class; the distances are computed once for both surface metrics.
+
+    Args:
+        pred: Predicted mask.
+        truth: True mask, same shape.
+        spacing_mm: As for :func:`score_classes`.
+        tolerance_mm: As for :func:`score_classes`.
+        known: As for :func:`medimg3d.metrics.surface.surface_distances`; with what lies around the masks.
+    """
     hd95_mm = surface = pred_ml = truth_ml = difference_ml = None
     if spacing_mm is not None:
-        distances = surface_distances(pred, truth, spacing_mm=spacing_mm)
+        distances = surface_distances(pred, truth, spacing_mm=spacing_mm, known=known)
         hd95_mm, surface = distances.hausdorff_mm(95), distances.surface_dice(tolerance_mm)
         pred_ml, truth_ml = (volume_ml(mask, spacing_mm=spacing_mm) for mask in (pred, truth))
         difference_ml = pred_ml - truth_ml

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,22 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 Spacing = Sequence[float]
+Values = Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class CroppedMasks:
+    """The two masks of one structure, cropped to the box that holds both.
+
+    Attributes:
+        pred: Predicted mask; of size 0, as the other, where both are empty.
+        truth: True mask, same shape.
+        box: Where in the label maps they lie.
+    """
+
+    pred: Mask
+    truth: Mask
+    box: tuple[slice, ...]
 
 
 def mask_pair(pred: NDArray[Any], truth: NDArray[Any]) -> tuple[Mask, Mask]:
@@ -74,15 +91,54 @@ def class_masks(
     Yields:
         Label, predicted mask and true mask; both masks have size 0 if the class is in neither map.
     """
+    for label, masks in union_masks(pred, truth, {label: ((label,), (label,)) for label in classes}):
+        yield label, masks.pred, masks.truth
+
+
+def union_masks(
+    pred: NDArray[np.integer[Any]],
+    truth: NDArray[np.integer[Any]],
+    unions: Mapping[int, tuple[Values, Values]],
+    *,
+    margin: int = 0,
+) -> Iterator[tuple[int, CroppedMasks]]:
+    """The two masks of each union of labels, which may overlap; one pass over each map finds all boxes.
+
+    Args:
+        pred: Label map, any shape, values from 0.
+        truth: Label map, same shape.
+        unions: Number of a structure → the values that make it in the prediction, and those in the truth; each at
+            least 1.
+        margin: Voxels by which the boxes are wider, within the maps.
+
+    Yields:
+        Number and masks.
+    """
     from scipy.ndimage import find_objects
 
-    boxes = [find_objects(labels, max_label=max(classes, default=0)) for labels in (pred, truth)]
-    for label in classes:
-        found = [box[label - 1] for box in boxes if box[label - 1] is not None]
-        crop = tuple(
-            slice(min(box[axis].start for box in found), max(box[axis].stop for box in found))
+    sides = [[value for pair in unions.values() for value in pair[side]] for side in (0, 1)]
+    boxes = [
+        find_objects(labels, max_label=max(values, default=0))
+        for labels, values in zip((pred, truth), sides, strict=True)
+    ]
+    for number, pair in unions.items():
+        found = [
+            own[value - 1]
+            for own, values in zip(boxes, pair, strict=True)
+            for value in values
+            if own[value - 1] is not None
+        ]
+        box = tuple(
+            slice(
+                max(0, min(one[axis].start for one in found) - margin),
+                max(one[axis].stop for one in found) + margin,
+            )
             if found
             else slice(0, 0)
             for axis in range(pred.ndim)
         )
-        yield label, pred[crop] == label, truth[crop] == label
+        yield number, CroppedMasks(_inside(pred[box], pair[0]), _inside(truth[box], pair[1]), box)
+
+
+def _inside(labels: NDArray[np.integer[Any]], values: Values) -> Mask:
+    return labels == values[0] if len(values) == 1 else np.isin(labels, values)

@@ -70,16 +70,21 @@ class SurfaceDistances:
         return float(near / total)
 
 
-def surface_distances(pred: NDArray[Any], truth: NDArray[Any], *, spacing_mm: Spacing) -> SurfaceDistances:
+def surface_distances(
+    pred: NDArray[Any], truth: NDArray[Any], *, spacing_mm: Spacing, known: Mask | None = None
+) -> SurfaceDistances:
     """The distances from each surface to the other.
 
     Args:
         pred: Mask, shape (I, J) or (I, J, K); non-zero is inside.
         truth: Mask, same shape and grid.
         spacing_mm: Voxel size along each axis, in mm.
+        known: Where the truth is known, same shape; both masks must be empty elsewhere. Surface elements that touch
+            other voxels are left out: there the masks end because nobody labelled further.
 
     Returns:
-        Distances and areas. A mask that touches the border of the image is closed there.
+        Distances and areas. A mask that touches the border of the image is closed there. All are empty if a mask is
+        not, but has no surface among known voxels.
 
     Raises:
         ValueError: The shapes differ, the masks are not 2D or 3D, or the voxel size does not fit.
@@ -94,8 +99,15 @@ def surface_distances(pred: NDArray[Any], truth: NDArray[Any], *, spacing_mm: Sp
     if box is None:
         none = np.zeros(0)
         return SurfaceDistances(none, none, none, none)
-    pred_points, pred_areas = _surface_elements(pred[box], spacing)
-    truth_points, truth_areas = _surface_elements(truth[box], spacing)
+    unknown = None
+    if known is not None:
+        box = tuple(slice(max(0, one.start - 1), one.stop + 1) for one in box)  # with what lies beside
+        unknown = ~known[box]
+    pred_points, pred_areas = _surface_elements(pred[box], spacing, unknown)
+    truth_points, truth_areas = _surface_elements(truth[box], spacing, unknown)
+    if any(mask.any() and not len(areas) for mask, areas in ((pred, pred_areas), (truth, truth_areas))):
+        none = np.zeros(0)
+        return SurfaceDistances(none, none, none, none)
     return SurfaceDistances(
         *_sorted_distances(pred_points, pred_areas, truth_points),
         *_sorted_distances(truth_points, truth_areas, pred_points),
@@ -148,12 +160,15 @@ def surface_dice(
 
 
 def _surface_elements(
-    mask: Mask, spacing: NDArray[np.float64]
+    mask: Mask, spacing: NDArray[np.float64], unknown: Mask | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions (N, axes) in mm and areas (N,) of a mask's surface elements."""
+    """Positions (N, axes) in mm and areas (N,) of a mask's surface elements, but for those at unknown voxels."""
     codes = _neighbour_codes(mask)
     areas = _element_areas(tuple(spacing.tolist()))
-    on_surface = np.flatnonzero((codes != 0) & (codes != len(areas) - 1))
+    is_element = (codes != 0) & (codes != len(areas) - 1)
+    if unknown is not None:
+        is_element &= _neighbour_codes(unknown) == 0
+    on_surface = np.flatnonzero(is_element)
     index = np.stack(np.unravel_index(on_surface, codes.shape), axis=1)
     return index * spacing, areas[codes.ravel()[on_surface]]
 

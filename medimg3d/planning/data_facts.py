@@ -58,6 +58,8 @@ class DataFacts:
         label_voxels: Label value to the median number of voxels where it occurs.
         num_labelled: Training cases with a label map.
         labelled_slices: Median share of slices that are labelled.
+        boxes: Of each training case, first voxel and the one after the last of all that is labelled, along the axes in
+            RAS order; None where nothing is. Empty where it is not known.
         num_test: Test cases.
         split: The datalist's own ``split``.
     """
@@ -78,6 +80,7 @@ class DataFacts:
     label_voxels: Mapping[int, float] = field(default_factory=dict)
     num_labelled: int = 0
     labelled_slices: float = 1.0
+    boxes: tuple[tuple[tuple[int, int], ...] | None, ...] = ()
     num_test: int = 0
     split: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,7 +103,35 @@ class DataFacts:
         Returns:
             Shape (cases, axes), whole numbers of at least 1.
         """
-        shapes = np.array(self.shapes, dtype=float)
+        return self._resampled(np.array(self.shapes, dtype=float), spacing_mm)
+
+    def extents_mm(self) -> np.ndarray:
+        """Length of each image along its axes in mm, shape (cases, axes); voxels of unknown size count as 1 mm."""
+        return np.array(self.shapes, dtype=float) * self._spacings()
+
+    def regions_at(self, spacing_mm: Sequence[float] | None, margin_mm: Sequence[float]) -> np.ndarray:
+        """Shapes, after resampling, of what is labelled with a margin around it, within the image.
+
+        Args:
+            spacing_mm: As for :meth:`shapes_at`.
+            margin_mm: Along each axis.
+
+        Returns:
+            Shape (cases, axes); a case without a labelled voxel counts as a whole.
+        """
+        regions = np.array(self.shapes, dtype=float)
+        boxes = self.boxes or (None,) * len(regions)
+        for row, box, own in zip(regions, boxes, self._spacings(), strict=True):
+            if box is not None:
+                margin = np.array(margin_mm) / own
+                sides = np.array(box, dtype=float)
+                row[:] = np.minimum(row, sides[:, 1] + margin) - np.maximum(0, sides[:, 0] - margin)
+        return self._resampled(regions, spacing_mm)
+
+    def _spacings(self) -> np.ndarray:
+        return np.array([own or (1.0,) * self.num_axes for own in self.spacings_mm], dtype=float)
+
+    def _resampled(self, shapes: np.ndarray, spacing_mm: Sequence[float] | None) -> np.ndarray:
         if spacing_mm is not None:
             for row, own in zip(shapes, self.spacings_mm, strict=True):
                 if own is not None:
@@ -163,6 +194,7 @@ def gather_facts(prints: Sequence[CasePrint], datalist: Datalist) -> DataFacts:
         },
         num_labelled=len(labelled),
         labelled_slices=float(np.median([one.labelled_slices for one in labelled])) if labelled else 1.0,
+        boxes=tuple(one.box or None for one in training) if labelled else (),
         num_test=sum(one.section == "test" for one in prints),
         split=datalist.split,
     )

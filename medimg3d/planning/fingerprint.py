@@ -29,7 +29,7 @@ from medimg3d.data.pixels import Pixels, read_pixels
 from medimg3d.data.training_record import read_json
 from medimg3d.errors import DataError, GeometryError
 
-FORMAT = 1
+FORMAT = 2
 SAMPLE = 400
 """Values that are kept of an image, and of its labelled part, for statistics over all cases."""
 
@@ -71,6 +71,9 @@ class CasePrint:
         voxels: Label value to number of voxels; empty without a label map.
         labelled_slices: Share of the slices, along the last axis, that hold another value than the ignored one;
             1 where no value is ignored.
+        box: The smallest box with all labelled voxels, along the axes in RAS order: its first voxel, and the one
+            after its last; empty where nothing is labelled. An axis that the file holds the other way round is
+            counted as in the file.
         problem: Why it cannot be used; empty if it can.
     """
 
@@ -80,6 +83,7 @@ class CasePrint:
     images: Mapping[str, ImagePrint] = field(default_factory=dict)
     voxels: Mapping[int, int] = field(default_factory=dict)
     labelled_slices: float = 1.0
+    box: tuple[tuple[int, int], ...] = ()
     problem: str = ""
 
 
@@ -175,14 +179,27 @@ def _read(case: Case, images: Mapping[str, Path], ignore_label: int | None) -> d
         except (DataError, GeometryError) as err:
             raise type(err)(f"{word} {err}") from err
         prints[word] = asdict(_image_print(pixels, path, label, ignore_label))
-    kept: dict[str, Any] = {"images": prints, "voxels": {}, "labelled_slices": 1.0}
+    kept: dict[str, Any] = {"images": prints, "voxels": {}, "labelled_slices": 1.0, "box": []}
     if label is not None:
         counts = np.bincount(label.ravel())
         kept["voxels"] = {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
         if ignore_label is not None:
             known = (label != ignore_label).reshape(-1, label.shape[-1]).any(axis=0)
             kept["labelled_slices"] = float(known.mean())
+        kept["box"] = _box(label, ignore_label, _ras_order(pixels))
     return kept
+
+
+def _box(label: NDArray[np.intp], ignore_label: int | None, order: Sequence[int]) -> list[list[int]]:
+    """First labelled voxel and the one after the last, along the axes in an order; empty where there is none."""
+    labelled = (label > 0) & (label != (-1 if ignore_label is None else ignore_label))
+    sides = []
+    for axis in order:
+        where = np.flatnonzero(labelled.any(axis=tuple(a for a in range(label.ndim) if a != axis)))
+        if not where.size:
+            return []
+        sides.append([int(where[0]), int(where[-1]) + 1])
+    return sides
 
 
 def _image_print(
@@ -242,7 +259,8 @@ def _from_json(kept: Mapping[str, Any], about: Mapping[str, Any]) -> CasePrint:
         }
         images[word] = ImagePrint(**values)
     voxels = {int(value): count for value, count in kept["voxels"].items()}
-    return CasePrint(**about, images=images, voxels=voxels, labelled_slices=kept["labelled_slices"])
+    box = tuple((int(start), int(stop)) for start, stop in kept["box"])
+    return CasePrint(**about, images=images, voxels=voxels, labelled_slices=kept["labelled_slices"], box=box)
 
 
 def readable(prints: Sequence[CasePrint]) -> list[CasePrint]:

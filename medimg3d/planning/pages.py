@@ -62,6 +62,11 @@ def card(plan: Plan, name: str) -> str:
         else "a folder of images"
     )
     result = "label maps" if plan.is_segmentation else "`predictions.csv`"
+    finder, weights = "", ""
+    if plan.finder is not None:
+        finder = f"{run} {package}/train_finder.json --bundle_root BUNDLE --dataset_dir DATA --fold 0 \\\n"
+        finder += "    --output_dir OUT/finder\n"
+        weights = "--finder_checkpoint OUT/finder/models/finder.pt "
     return f"""# {name}
 
 {image_words(plan)} to {outputs}. Planned by medimg3d from {plan.facts.num_cases} training cases;
@@ -73,11 +78,11 @@ diagnosis.
 With stock MONAI, from any folder, on DATA with `dataset.json`:
 
 ```bash
-{run} {package}/train.json --bundle_root BUNDLE --dataset_dir DATA --fold 0 --output_dir OUT
+{finder}{run} {package}/train.json --bundle_root BUNDLE --dataset_dir DATA --fold 0 --output_dir OUT
 {run} {package}/evaluate.json --bundle_root BUNDLE --dataset_dir DATA --fold 0 \\
-    --checkpoint OUT/models/model.pt --output_dir OUT
+    --checkpoint OUT/models/model.pt {weights}--output_dir OUT
 {run} {package}/inference.json --bundle_root BUNDLE --dataset_dir DATA \\
-    --checkpoint OUT/models/model.pt --output_dir OUT   # {images} to {result}
+    --checkpoint OUT/models/model.pt {weights}--output_dir OUT   # {images} to {result}
 ```
 
 Another file name than `dataset.json`: add `--datalist_file FILE`. With medimg3d, resumable and faster:
@@ -96,7 +101,7 @@ medimg3d cross-validate BUNDLE --datalist DATA/dataset.json --out CV
 
 ## Recipe
 
-`configs/train.json` is the whole of it. {_recipe(plan)}
+`configs/train.json` is the whole of it. {_recipe(plan)}{_finder_recipe(plan)}
 
 ## Figures
 
@@ -105,7 +110,7 @@ None yet: train, then `medimg3d cross-validate` and `medimg3d evaluate`.
 ## Limits
 
 - Only images like those that the plan was made from.
-- Folds are by {plan.split_by}.{_split_warning(plan)}
+- Folds are by {plan.split_by}.{_split_warning(plan)}{_finder_limits(plan)}
 """
 
 
@@ -166,6 +171,8 @@ def decided_values(plan: Plan) -> dict[str, Any]:
             values["spacing_mm"] = list(plan.spacing_mm)
         if plan.facts.num_axes == 3:
             values["dimension"] = "3d" if plan.slice_axis is None else "2d"
+        if any(one.name == "region finder" for one in plan.decisions):
+            values["finder"] = "no" if plan.finder is None else "yes"
     else:
         values["image_size"] = list(plan.topology.patch)
     return values
@@ -255,6 +262,12 @@ def _memory_lines(plan: Plan) -> list[str]:
             f"| {_times(one['patch'])} | {one['batch']} | {one['width']} | {_gb(one['train_gb'])} | "
             f"{_gb(one['predict_gb'])} | {used} |"
         )
+    if plan.finder is not None and plan.finder.train_gb is not None:
+        finder = plan.finder
+        lines.append(
+            f"| {_times(finder.topology.patch)} | {finder.batch_size} | {finder.width} | {_gb(finder.train_gb)} | "
+            "one window | region finder |"
+        )
     return [
         *lines,
         "",
@@ -285,6 +298,31 @@ def _recipe(plan: Plan) -> str:
         f"{plan.network} ({plan.width} filters, {plan.topology.num_levels} levels), patches of "
         f"{_times(plan.patch_size)}, batch {plan.batch_size}, AdamW ({plan.learning_rate:g}, polynomial decay), "
         f"{length}."
+    )
+
+
+def _finder_recipe(plan: Plan) -> str:
+    if plan.finder is None:
+        return ""
+    finder = plan.finder
+    return (
+        f"\n\nImages are looked at twice. `configs/train_finder.json`: a small DynUNet ({finder.width} filters, "
+        f"{finder.topology.num_levels} levels) on whole images in voxels of {_times(finder.voxel_mm)} mm tells "
+        f"structures from background, {finder.epochs} epochs of {finder.iterations_per_epoch} steps, batch "
+        f"{finder.batch_size}. Prediction crops the image to what it finds (pieces from a tenth of the largest), with "
+        f"a margin of {_times(finder.margin_mm)} mm; training crops to the label map's own box with that margin, "
+        f"varied by up to {_times(finder.jitter_mm)} mm from case to case. Where nothing is found, the whole image is "
+        "predicted, and the case says so. The Dice that is watched in training is inside the label map's box; "
+        "`evaluate.json` and predictions use the found one."
+    )
+
+
+def _finder_limits(plan: Plan) -> str:
+    if plan.finder is None:
+        return ""
+    return (
+        "\n- What the finder misses is lost: `medimg3d train` says how much that is on the held-out cases "
+        "(`training_finder/recall.csv`)."
     )
 
 

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision
+from medimg3d.planning.finder import Finder
 from medimg3d.planning.label_scheme import LabelScheme
 from medimg3d.planning.networks import has_heads, slice_topology
 from medimg3d.planning.settings import PlanSettings
@@ -40,6 +43,7 @@ class Plan:
         learning_rate: First learning rate of AdamW.
         weight_decay: Of AdamW.
         windows_per_batch: Windows that prediction takes at once.
+        finder: What finds the region, at low resolution, that the network then sees; None where it sees whole images.
         decisions: In the order of the plan.
         notes: What a person should know besides.
         measured: What trials measured, in their order.
@@ -67,6 +71,7 @@ class Plan:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     windows_per_batch: int = 4
+    finder: Finder | None = None
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
     measured: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
@@ -106,6 +111,13 @@ class Plan:
     def num_training(self) -> int:
         """Cases that one fold trains on, about."""
         return max(1, round(self.facts.num_cases * (self.num_folds - 1) / self.num_folds))
+
+    @property
+    def shapes(self) -> np.ndarray:
+        """Shapes of what the network's patches are cut from, in its voxels: images, or the regions in them."""
+        if self.finder is None:
+            return self.facts.shapes_at(self.spacing_mm)
+        return self.facts.regions_at(self.spacing_mm, self.finder.margin_mm)
 
     def decided(self, *decisions: Decision, **values: Any) -> Plan:
         """The plan with further values and decisions; a decision of a name that it has is replaced."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,17 @@ from medimg3d.planning.data_decisions import (
 )
 from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision, chosen
+from medimg3d.planning.finder import (
+    FAR_LARGER,
+    LEAST_VOXELS,
+    MOST_CASES,
+    SMALL_PART,
+    VOXELS,
+    Finder,
+    decide_finder,
+    plan_finder,
+    region_shares,
+)
 from medimg3d.planning.label_scheme import LabelScheme, read_label_scheme
 from medimg3d.planning.networks import divisor_of, first_width, learning_rate_of, topology_of, voxels_of
 from medimg3d.planning.plan import Plan
@@ -39,9 +51,6 @@ EPOCH_STEPS = (10, 250)
 """Fewest and most steps of an epoch."""
 
 FEWEST_LEVELS = 3
-
-FAR_LARGER = 4.0
-"""A volume this many times the patch is one that a network sees too little of (nnU-Net's threshold)."""
 
 
 def draft_plan(facts: DataFacts, datalist: Datalist, settings: PlanSettings) -> Plan:
@@ -154,16 +163,79 @@ def finish_plan(plan: Plan) -> Plan:
     return _note_large_volumes(plan) if plan.is_segmentation else plan
 
 
+def may_have_finder(plan: Plan) -> bool:
+    """Whether a region finder comes into question: labelled volumes, and structures in a small part of most."""
+    if plan.settings.finder == "yes":
+        return True
+    if plan.settings.finder == "no" or not _has_boxes(plan):
+        return False
+    small = region_shares(plan.facts, (0.0,) * plan.facts.num_axes) <= SMALL_PART
+    return bool(small.mean() >= MOST_CASES)
+
+
+def choose_finder(draft: Plan, sized: Plan, *, fits: Callable[[Plan], bool]) -> Plan:
+    """The draft with the decision on a region finder; with one, patch and batch are those of the regions.
+
+    Args:
+        draft: Without a finder.
+        sized: The same, with the patch that fits the memory.
+        fits: Whether the finder of a plan fits it, too; else its voxels become larger.
+
+    Raises:
+        UsageError: One was asked for, and there are no labelled volumes.
+    """
+    settings = draft.settings
+    if not _has_boxes(draft):
+        if settings.finder == "yes":
+            raise UsageError("--finder yes is for volumes with label maps; leave it away.")
+        return draft
+    voxels = VOXELS[settings.device]
+    finder = _finder_of(draft, voxels)
+    while voxels > LEAST_VOXELS and not fits(replace(draft, finder=finder)):
+        voxels //= 2
+        finder = _finder_of(draft, voxels)
+    decision = decide_finder(
+        draft.facts,
+        finder,
+        times_patch=_times_patch(sized),
+        wish=settings.finder,
+        slices=draft.slice_axis is not None,
+    )
+    if decision.value == "no":
+        return draft.decided(decision)
+    return _with_patch(draft.decided(decision, finder=finder))
+
+
+def _finder_of(plan: Plan, most_voxels: int) -> Finder:
+    return plan_finder(
+        plan.facts,
+        device=plan.settings.device,
+        num_training=plan.num_training,
+        most_voxels=most_voxels,
+        margin_mm=plan.settings.finder_margin_mm,
+        epochs=plan.settings.finder_epochs,
+    )
+
+
+def _has_boxes(plan: Plan) -> bool:
+    return plan.is_segmentation and plan.facts.num_axes == 3 and any(plan.facts.boxes)
+
+
+def _times_patch(plan: Plan) -> float:
+    """Voxels of the median image, as a multiple of the patch."""
+    shape = np.median(plan.facts.shapes_at(plan.spacing_mm), axis=0)
+    return float(np.prod(shape) / voxels_of(plan.patch_size))
+
+
 def most_batch(plan: Plan) -> int:
     """Most patches of a step: 5 % of all voxels of the data set (nnU-Net's rule), 2 to 64."""
-    shapes = plan.facts.shapes_at(plan.spacing_mm)
-    share = 0.05 * float(shapes.prod(axis=1).sum()) / voxels_of(plan.topology.patch)
+    share = 0.05 * float(plan.shapes.prod(axis=1).sum()) / voxels_of(plan.topology.patch)
     return int(np.clip(share, 2, 64))
 
 
 def median_shape(plan: Plan) -> list[float]:
-    """Median image on the network's axes, in its voxels."""
-    shape = [float(size) for size in np.median(plan.facts.shapes_at(plan.spacing_mm), axis=0)]
+    """Median image (region, with a finder) on the network's axes, in its voxels."""
+    shape = [float(size) for size in np.median(plan.shapes, axis=0)]
     if plan.slice_axis is not None:
         del shape[plan.slice_axis]
     return shape
@@ -285,8 +357,9 @@ def explain_size(plan: Plan) -> list[Decision]:
 def _explain_patch(plan: Plan, shape: list[float]) -> Decision:
     whole = " x ".join(f"{size:.0f}" for size in shape)
     cover = float(np.prod(np.minimum(1.0, np.array(plan.topology.patch) / np.array(shape))))
+    what = "image" if plan.finder is None else "region"
     why = (
-        f"The median image is {whole} voxels, of which a patch sees {cover:.0%}; as long in mm along every axis as "
+        f"The median {what} is {whole} voxels, of which a patch sees {cover:.0%}; as long in mm along every axis as "
         "it can be, and a multiple of what the network divides it by."
     )
     return Decision("patch", list(plan.patch_size), why, "--patch")
@@ -339,7 +412,7 @@ def _with_image_size(plan: Plan) -> Plan:
 def _patches_per_case(plan: Plan) -> float:
     if not plan.is_segmentation:
         return 1.0
-    shape = np.median(plan.facts.shapes_at(plan.spacing_mm), axis=0)
+    shape = np.median(plan.shapes, axis=0)
     return float(max(1.0, np.prod(shape) / voxels_of(plan.patch_size)))
 
 
@@ -379,8 +452,9 @@ def _note_large_volumes(plan: Plan) -> Plan:
     if cover <= FAR_LARGER:
         return plan
     return plan.noted(
-        f"An image is {cover:.1f} times the patch, so that the network sees each place without much of its "
-        "surroundings. nnU-Net then adds a cascade (a network at low resolution before this one); a coarse region "
-        "finder would spare windows, too. Neither is built yet. What helps meanwhile: more --memory-gb (larger "
-        "patches), a coarser --spacing, or cropping the images to the region first."
+        f"{'An image' if plan.finder is None else 'A region'} is {cover:.1f} times the patch, so that the network "
+        "sees each place without much of its surroundings. nnU-Net then adds a cascade (a network at low resolution "
+        "before this one), which is not built. What helps: more --memory-gb (larger patches)"
+        f"{' or' if plan.finder else ','} a coarser --spacing"
+        f"{'' if plan.finder else ', or --finder yes where the structures lie close together'}."
     )

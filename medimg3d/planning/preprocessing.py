@@ -14,25 +14,40 @@ def preprocessing_block(plan: Plan) -> Block:
     """From a path to an image, ready for the network: one definition for training, evaluation and inference."""
     return compose(
         [
-            _load(plan),
-            {"_target_": "EnsureChannelFirstd", "keys": "image"},
-            *_grid(plan, "image", "bilinear"),
+            *image_on_axes(plan),
+            *_crop(plan, "image"),
+            *_spacing(plan, "image", "bilinear"),
             *_resize(plan),
-            *_intensities(plan),
-            {"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.float32"},
+            *intensity_blocks(plan),
+            typed("image", "float32"),
         ]
     )
 
 
 def label_preprocessing_block(plan: Plan) -> Block:
-    """The same grid for the label map, whose values stay whole numbers."""
+    """The same grid for the label map, whose values stay whole numbers; with a finder, from the loaded label map on."""
     return compose(
         [
-            *load_label(),
-            *_grid(plan, "label", "nearest"),
-            {"_target_": "EnsureTyped", "keys": "label", "dtype": "$torch.uint8"},
+            *(label_on_axes(plan) if plan.finder is None else _crop(plan, "label")),
+            *_spacing(plan, "label", "nearest"),
+            typed("label", "uint8"),
         ]
     )
+
+
+def image_on_axes(plan: Plan) -> list[Block]:
+    """The image as it stands in its file, channel first, its axes in RAS order."""
+    return [_load(plan), {"_target_": "EnsureChannelFirstd", "keys": "image"}, *_axes(plan, "image")]
+
+
+def label_on_axes(plan: Plan) -> list[Block]:
+    """The label map likewise."""
+    return [*load_label(), *_axes(plan, "label")]
+
+
+def typed(key: str, dtype: str) -> Block:
+    """The last step: ``float32`` or ``uint8``."""
+    return {"_target_": "EnsureTyped", "keys": key, "dtype": f"$torch.{dtype}"}
 
 
 def load_label() -> list[Block]:
@@ -57,14 +72,24 @@ def _load(plan: Plan) -> Block:
     return {"_target_": "LoadImaged", "keys": "image", "reader": reader}
 
 
-def _grid(plan: Plan, key: str, mode: str) -> list[Block]:
+def _axes(plan: Plan, key: str) -> list[Block]:
     if plan.is_picture:
         return []
     codes = "RAS" if plan.facts.num_axes == 3 else "RA"
-    blocks: list[Block] = [{"_target_": "Orientationd", "keys": key, "axcodes": codes, "labels": None}]
-    if plan.spacing_mm is not None and plan.is_segmentation:
-        blocks.append({"_target_": "Spacingd", "keys": key, "pixdim": list(plan.spacing_mm), "mode": mode})
-    return blocks
+    return [{"_target_": "Orientationd", "keys": key, "axcodes": codes, "labels": None}]
+
+
+def _crop(plan: Plan, key: str) -> list[Block]:
+    """To the region, in the voxels of the file: what is not looked at is not resampled either."""
+    if plan.finder is None:
+        return []
+    return [{"_target_": "PACKAGE.found_region.CropToRegiond", "keys": key, "region": "@region"}]
+
+
+def _spacing(plan: Plan, key: str, mode: str) -> list[Block]:
+    if plan.is_picture or plan.spacing_mm is None or not plan.is_segmentation:
+        return []
+    return [{"_target_": "Spacingd", "keys": key, "pixdim": list(plan.spacing_mm), "mode": mode}]
 
 
 def _resize(plan: Plan) -> list[Block]:
@@ -73,7 +98,8 @@ def _resize(plan: Plan) -> list[Block]:
     return [{"_target_": "Resized", "keys": "image", "spatial_size": "@image_size", "mode": "area"}]
 
 
-def _intensities(plan: Plan) -> list[Block]:
+def intensity_blocks(plan: Plan) -> list[Block]:
+    """What brings the values of every channel to a common scale."""
     schemes = [dict(scheme) for scheme in plan.intensities]
     if all(scheme == schemes[0] for scheme in schemes):
         channel_wise = {"channel_wise": True} if len(schemes) > 1 else {}

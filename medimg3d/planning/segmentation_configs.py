@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from medimg3d.planning.augmentation import segmentation_transforms
+from medimg3d.planning.finder_configs import (
+    finder_plan,
+    finder_preprocessing,
+    finder_training,
+    found_region,
+    reference_region,
+)
 from medimg3d.planning.networks import network_block
 from medimg3d.planning.plan import Plan
 from medimg3d.planning.preprocessing import (
     compose,
+    label_on_axes,
     label_preprocessing_block,
     load_label,
     preprocessing_block,
@@ -22,7 +30,21 @@ _IN_PLACE = "medimg3d.transforms.in_place_orientation.InPlaceOrientationd"
 
 def segmentation_configs(plan: Plan) -> dict[str, Config]:
     """Every config by its file name without ``.json``."""
-    shared = {
+    shared = _shared(plan)
+    return {
+        "train": _train(plan, shared),
+        "evaluate": _evaluate(plan, shared),
+        "inference": _inference(plan, shared),
+        "inference_fast": _inference_fast(plan),
+        "train_fast": read_template("segmentation", "train_fast"),
+        "multi_gpu_train": read_template("segmentation", "multi_gpu_train"),
+        "multi_gpu_evaluate": read_template("segmentation", "multi_gpu_evaluate"),
+        **({} if plan.finder is None else {"train_finder": _train_finder(plan)}),
+    }
+
+
+def _shared(plan: Plan) -> Config:
+    return {
         "num_folds": plan.num_folds,
         "fold_seed": plan.fold_seed,
         "num_classes": len(plan.output_names),
@@ -39,15 +61,14 @@ def segmentation_configs(plan: Plan) -> dict[str, Config]:
             deep_supervision=plan.settings.deep_supervision,
         ),
     }
-    return {
-        "train": _train(plan, shared),
-        "evaluate": _evaluate(plan, shared),
-        "inference": _inference(plan, shared),
-        "inference_fast": _inference_fast(plan),
-        "train_fast": read_template("segmentation", "train_fast"),
-        "multi_gpu_train": read_template("segmentation", "multi_gpu_train"),
-        "multi_gpu_evaluate": read_template("segmentation", "multi_gpu_evaluate"),
-    }
+
+
+def _train_finder(plan: Plan) -> Config:
+    coarse = finder_plan(plan)
+    config = _before(
+        _train(coarse, _shared(coarse)), "preprocessing", {"finder_preprocessing": finder_preprocessing(plan)}
+    )
+    return finder_training(plan, config)
 
 
 def _train(plan: Plan, shared: Config) -> Config:
@@ -96,7 +117,28 @@ def _train(plan: Plan, shared: Config) -> Config:
         config = _after(config, "patch_size", {"crop_size": list(plan.patch_size)})
     if plan.scheme is not None and plan.scheme.regions:
         config["validate"]["key_metric"]["val_mean_dice"]["include_background"] = True
-    return config
+    return config if plan.finder is None else _in_reference_region(plan, config)
+
+
+def _in_reference_region(plan: Plan, config: Config) -> Config:
+    """The label map is loaded first, since its region is what the image is cropped to."""
+    for part in (config["train"]["deterministic_transforms"], config["validate"]["transforms"]):
+        part["transforms"].insert(0, "@label_loading")
+    loading = {"label_loading": compose(label_on_axes(plan))}
+    return _before(config, "preprocessing", reference_region(plan) | loading)
+
+
+def _in_found_region(plan: Plan, config: Config) -> Config:
+    return config if plan.finder is None else _before(config, "preprocessing", found_region(plan))
+
+
+def _before(config: Config, key: str, more: Config) -> Config:
+    """The config with further entries in front of one of its keys."""
+    changed: Config = {}
+    for name, value in config.items():
+        changed |= more if name == key else {}
+        changed[name] = value
+    return changed
 
 
 def _after(config: Config, key: str, more: Config) -> Config:
@@ -127,7 +169,7 @@ def _evaluate(plan: Plan, shared: Config) -> Config:
         for metrics in (config["key_metric"], config["additional_metrics"]):
             for metric in metrics.values():
                 metric["include_background"] = True
-    return config
+    return _in_found_region(plan, config)
 
 
 def _inference(plan: Plan, shared: Config) -> Config:
@@ -145,7 +187,7 @@ def _inference(plan: Plan, shared: Config) -> Config:
         )
     if len(plan.facts.channels) > 1:
         config = _from_list(plan, config)
-    return config
+    return _in_found_region(plan, config)
 
 
 def _from_list(plan: Plan, config: Config) -> Config:

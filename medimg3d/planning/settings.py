@@ -46,6 +46,9 @@ class PlanSettings:
     weight_decay: float | None = None
     window_overlap: float = 0.5
     windows_per_batch: int | None = None
+    finder: str = "auto"
+    finder_margin_mm: float | None = None
+    finder_epochs: int | None = None
     num_folds: int | None = None
     fold_seed: int | None = None
     num_workers: int = 2
@@ -61,6 +64,7 @@ class PlanSettings:
         self._check_choice("device", ("cpu", "cuda"))
         self._check_choice("loss", ("dice_ce", "dice_focal"))
         self._check_choice("augmentation", ("full", "none"))
+        self._check_finder()
         kinds = (self.modality,) if isinstance(self.modality, str) else self.modality or ()
         for kind in kinds:
             if kind not in MODALITIES:
@@ -77,6 +81,15 @@ class PlanSettings:
             raise UsageError(f"foreground_share is {self.foreground_share}; expected above 0, at most 1.")
         if not 0 <= self.window_overlap < 1:
             raise UsageError(f"window_overlap is {self.window_overlap}; expected 0 or more, below 1.")
+
+    def _check_finder(self) -> None:
+        if isinstance(self.finder, bool):  # YAML's yes and no
+            object.__setattr__(self, "finder", "yes" if self.finder else "no")
+        self._check_choice("finder", ("auto", "yes", "no"))
+        for name in ("finder_margin_mm", "finder_epochs"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} is {value}; expected a number above 0.")
 
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)

@@ -46,12 +46,13 @@ class Measured:
     step_s: float = 0.0
 
 
-def measure(bundle: Path, *, device: str) -> Measured:
+def measure(bundle: Path, *, device: str, config: str = "train") -> Measured:
     """Run a trial of a bundle in a process of its own.
 
     Args:
         bundle: Folder with configs and carried code; needs no weights.
         device: ``cpu`` or ``cuda``.
+        config: The training config; of ``train_finder`` no prediction is measured.
 
     Raises:
         DataError: The trial failed for another reason than memory.
@@ -67,6 +68,7 @@ def measure(bundle: Path, *, device: str) -> Measured:
         str(bundle),
         str(report),
         device,
+        config,
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
@@ -84,7 +86,7 @@ def measure(bundle: Path, *, device: str) -> Measured:
     )
 
 
-def run_trial(bundle: Path, report: Path, device: str) -> None:
+def run_trial(bundle: Path, report: Path, device: str, config: str = "train") -> None:
     """Measure in this process; the report is written after each part, so that what was measured outlives a kill."""
     import ignite  # noqa: F401 - what a training loads counts
     import torch
@@ -95,9 +97,12 @@ def run_trial(bundle: Path, report: Path, device: str) -> None:
     sys.path.insert(0, str(bundle))
     keep_freed_memory()
     found: dict[str, Any] = {"base_gb": (resident_bytes() or 0) / GB}
-    for name, part in (("predict_gb", _predict), ("train_gb", _train)):
+    parts = [("train_gb", partial(_train, bundle, torch.device(device), config))]
+    if config == "train":
+        parts.insert(0, ("predict_gb", partial(_predict, bundle, torch.device(device))))
+    for name, part in parts:
         try:
-            seconds, found[name] = _with_peak(device, partial(part, bundle, torch.device(device)))
+            seconds, found[name] = _with_peak(device, part)
         except (MemoryError, torch.OutOfMemoryError):
             seconds, found[name] = 0.0, None
         if name == "train_gb":
@@ -107,12 +112,12 @@ def run_trial(bundle: Path, report: Path, device: str) -> None:
         report.write_text(json.dumps(found))
 
 
-def _train(bundle: Path, device: Any) -> float:
+def _train(bundle: Path, device: Any, config: str) -> float:
     import time
 
     import torch
 
-    parser = _parser(bundle, "train", device)
+    parser = _parser(bundle, config, device)
     classes = parser.get("class_names")
     if classes is not None:
         parser["train"]["class_weights"] = [1.0] * len(classes)
@@ -127,7 +132,7 @@ def _train(bundle: Path, device: Any) -> float:
     if classes is not None:
         label = torch.arange(batch, device=device) % len(classes)
     else:
-        values = len(metadata["outputs"]["pred"]["channel_def"])
+        values = 2 if config != "train" else len(metadata["outputs"]["pred"]["channel_def"])
         label = torch.randint(0, values, (batch, 1, *size), device=device, dtype=torch.uint8)
     begin = time.perf_counter()
     for _ in range(_STEPS):
@@ -192,4 +197,4 @@ def _with_peak(device: str, part: Callable[[], float]) -> tuple[float, float | N
 
 
 if __name__ == "__main__":
-    run_trial(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    run_trial(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

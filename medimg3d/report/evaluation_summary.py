@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,10 @@ def summarise_metrics(
         }
         if len(class_names) > 1 and metric in AVERAGED_METRICS:
             values[ALL_CLASSES] = {case: mean_of_classes(classes, metric) for case, classes in scores.items()}
+        found = {name: {case for case in scores if _is_found(columns[name][case])} for name in class_names}
+        found[ALL_CLASSES] = set().union(*found.values())
         summary[metric] = {
-            name: _summarise(column, patients=patients, level=level, seed=seed)
+            name: _summarise(column, found[name], patients=patients, level=level, seed=seed)
             for name, column in values.items()
         }
     return summary
@@ -89,8 +91,17 @@ def finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _is_found(score: ClassScore) -> bool:
+    return score.found_in != "neither"
+
+
 def _summarise(
-    values: Mapping[str, float | None], *, patients: Mapping[str, str] | None, level: float, seed: int
+    values: Mapping[str, float | None],
+    found: Collection[str],
+    *,
+    patients: Mapping[str, str] | None,
+    level: float,
+    seed: int,
 ) -> dict[str, Any]:
     kept = {case: value for case, value in values.items() if value is not None and math.isfinite(value)}
     groups = None if patients is None else [patients[case] for case in kept]
@@ -102,13 +113,15 @@ def _summarise(
         "low": finite_or_none(interval.low),
         "high": finite_or_none(interval.high),
         "n": interval.n,
-        "left_out": dict(Counter(_why_left_out(value) for case, value in values.items() if case not in kept)),
+        "left_out": dict(
+            Counter(_why_left_out(value, case in found) for case, value in values.items() if case not in kept)
+        ),
     }
 
 
-def _why_left_out(value: float | None) -> str:
+def _why_left_out(value: float | None, is_found: bool) -> str:
     if value is None:
         return "voxel size unknown"
     if math.isnan(value):
-        return "class in neither"
+        return "no surface where labelled" if is_found else "class in neither"
     return "infinite"

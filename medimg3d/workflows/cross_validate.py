@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from medimg3d.atomic import write_text
 from medimg3d.bundle.folder import BundleFolder, read_json
+from medimg3d.bundle.inference import channel_names
+from medimg3d.data.channel_inputs import find_case_inputs
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.folds import select_fold
+from medimg3d.data.folds import case_name, select_fold
+from medimg3d.data.inputs import InputFile
 from medimg3d.data.json_file import write_json
+from medimg3d.data.label_regions import LabelRegions
 from medimg3d.errors import BundleError, UsageError
 from medimg3d.workflows.data_check import DataCheck, check_list
 from medimg3d.workflows.evaluate import evaluate
 from medimg3d.workflows.held_out_softmax import write_softmax
+from medimg3d.workflows.jobs import Job
 from medimg3d.workflows.predict import predict
+from medimg3d.workflows.ray_jobs import RayCluster, ray_jobs
 from medimg3d.workflows.train import SETTINGS, train
 from medimg3d.workflows.training_copy import find_datalist
 
 STATE = "cross_validation.json"
+SUMMARY = Path("held_out") / "summary.json"
+_MEANING = ("labels", "regions", "ignore_label")  # keys of a datalist that scores depend on
+_OWN_NAME = "own_name"
+_PATHS = ("cache_dir", "start_from")  # options of a training
 _WITHOUT_EFFECT = ("progress", "num_workers", "cache_dir", "tracking", "max_minutes")
 
 Say = Callable[[str], None]
@@ -38,6 +51,7 @@ class CrossValidation:
         folds: Fold → content of its ``summary.json``.
         pooled: Content of the pooled ``summary.json``.
         rejected: Cases of the datalist that were left out, with the reason.
+        failed: Folds that another machine could not finish, with the reason; nothing is pooled then.
     """
 
     out: Path
@@ -45,6 +59,7 @@ class CrossValidation:
     folds: dict[int, dict[str, Any]]
     pooled: dict[str, Any]
     rejected: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def cross_validate(
@@ -56,6 +71,7 @@ def cross_validate(
     datalist: Path | None = None,
     softmax: bool = False,
     check: DataCheck | None = DataCheck(),
+    cluster: RayCluster | None = None,
     say: Say = lambda _: None,
     **training: Any,
 ) -> CrossValidation:
@@ -74,6 +90,8 @@ def cross_validate(
         softmax: Keep the class probabilities of the held-out cases too (``held_out/softmax/<case>.npz``, float16,
             compressed): ``medimg3d ensemble`` needs them to combine configurations and to know how unsure is unusual.
         check: How images and label maps are checked before the first fold; None to go unchecked.
+        cluster: Run the folds as jobs of a Ray cluster, each begun again where its machine dies; bundle, images and
+            ``out`` must lie where all machines see them under the same path. Here, one after the other, if None.
         say: Called with a line as a step begins.
         **training: Passed on to :func:`medimg3d.workflows.train.train` (``epochs``, ``seed``, ``compiled``, …). With
             ``max_minutes`` the first fold chooses the epochs of all.
@@ -82,7 +100,8 @@ def cross_validate(
         The table and the summaries.
 
     Raises:
-        UsageError: No fold was asked for, the bundle is a classifier, or ``out`` was begun with something else.
+        UsageError: No fold was asked for, the bundle is a classifier, ``out`` was begun with something else, a
+            cluster and ``max_minutes`` were asked for, or the probabilities of overlapping regions.
         RefusedDataError: The check refuses cases (see :func:`medimg3d.workflows.data_check.check_list`).
         BundleError: Held-out cases could not be predicted.
     """
@@ -92,33 +111,103 @@ def cross_validate(
         raise UsageError(
             "Cross-validation is of label maps, and this bundle is a classifier; train its folds one by one."
         )
+    if cluster is not None and training.get("max_minutes") is not None:
+        raise UsageError(
+            "--minutes measures one machine, and the folds run on several; give the length with --epochs."
+        )
+    if softmax and BundleFolder(bundle).metadata.get("regions"):
+        raise UsageError(
+            "--softmax keeps probabilities of classes that exclude each other, and this bundle has overlapping "
+            "regions; leave it away."
+        )
     list_file = find_datalist(dataset_dir, datalist)
     rejected: dict[str, str] = {}
     if check is not None:  # once for all folds; what is dropped is neither trained on nor scored
         checked = check_list(list_file, out, check, bundle=BundleFolder(bundle))
         list_file, rejected = checked.list_file.resolve(), checked.report.rejected
     _begin(out, _settings(bundle, list_file, training))
-    summaries = {}
-    for fold in folds:
-        folder = out / f"fold_{fold}"
-        if not (folder / "docs" / "README.md").is_file():  # written last: the training is whole
-            say(f"Fold {fold}: training")
+    failed: dict[str, str] = {}
+    if cluster is not None:
+        jobs = [fold_job(bundle, out, list_file, fold, softmax=softmax, **training) for fold in folds]
+        with ray_jobs(cluster) as ray:
+            outcomes = ray.run(jobs, out / "jobs", say=say)
+        failed = {outcome.name: outcome.reason for outcome in outcomes if not outcome.is_done}
+    else:
+        for fold in folds:
             options = _with_epochs_of(out, folds, training)
-            trained = train(
-                bundle, out=folder, datalist=list_file, fold=fold, resume=True, check=None, **options
-            )
-            for line in trained.start:
-                say(line)
-        if not (folder / "held_out" / "summary.json").is_file():
-            say(f"Fold {fold}: predicting and scoring the held-out cases")
-            _score_held_out(folder, list_file, fold)
-        if softmax:
-            write_softmax(folder, _held_out_images(folder), folder / "held_out" / "softmax", say=say)
-        summaries[fold] = read_json(folder / "held_out" / "summary.json")
+            _run_fold(bundle, out / f"fold_{fold}", list_file, fold, softmax, options, say)
+    summaries = {
+        fold: read_json(out / f"fold_{fold}" / SUMMARY) for fold in folds if f"fold_{fold}" not in failed
+    }
+    if failed:
+        return CrossValidation(out, "", summaries, {}, rejected, failed)
     pooled = _pool(out, folds)
     table = format_table(summaries, pooled)
     write_text(out / "cross_validation.md", table)
     return CrossValidation(out, table, summaries, pooled, rejected)
+
+
+def _run_fold(
+    bundle: Path,
+    folder: Path,
+    list_file: Path,
+    fold: int,
+    softmax: bool,
+    training: Mapping[str, Any],
+    say: Say,
+) -> None:
+    """Train a fold, predict and score what it held out; what is there already is kept."""
+    if not (folder / "docs" / "README.md").is_file():  # written last: the training is whole
+        say(f"Fold {fold}: training")
+        trained = train(
+            bundle, out=folder, datalist=list_file, fold=fold, resume=True, check=None, **training
+        )
+        for line in trained.start:
+            say(line)
+    if not (folder / SUMMARY).is_file():
+        say(f"Fold {fold}: predicting and scoring the held-out cases")
+        _score_held_out(folder, list_file, fold)
+    if softmax:
+        write_softmax(folder, _held_out_images(folder), folder / "held_out" / "softmax", say=say)
+
+
+def fold_job(
+    bundle: Path, out: Path, list_file: Path, fold: int, *, softmax: bool = False, **training: Any
+) -> Job:
+    """The job of one fold: :func:`run_fold_job` on any machine.
+
+    Args:
+        bundle: The bundle whose recipe is judged.
+        out: Gets ``fold_<k>/``.
+        list_file: The checked datalist.
+        fold: The held-out fold.
+        softmax: Keep the class probabilities of the held-out cases.
+        **training: Options of :func:`medimg3d.workflows.train.train`.
+    """
+    options = {
+        name: str(value.resolve()) if isinstance(value, Path) else value
+        for name, value in training.items()
+        if value is not None and name != "progress"
+    }
+    arguments = {
+        "bundle": str(bundle.resolve()),
+        "folder": str((out / f"fold_{fold}").resolve()),
+        "list_file": str(list_file.resolve()),
+        "fold": fold,
+        "softmax": softmax,
+        "training": options,
+    }
+    return Job(f"fold_{fold}", call=f"{__name__}:run_fold_job", arguments=arguments)
+
+
+def run_fold_job(
+    *, bundle: str, folder: str, list_file: str, fold: int, softmax: bool, training: dict[str, Any]
+) -> None:
+    """One fold, in a process of its own; begun again, it goes on where it was."""
+    paths = {name: Path(training[name]) for name in _PATHS if name in training}
+    options = training | paths | {"progress": False}
+    say = partial(print, file=sys.stderr, flush=True)  # the job's log
+    _run_fold(Path(bundle), Path(folder), Path(list_file), fold, softmax, options, say)
 
 
 def _settings(bundle: Path, list_file: Path, training: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,15 +251,24 @@ def _with_epochs_of(out: Path, folds: Sequence[int], training: Mapping[str, Any]
     return options
 
 
-def _held_out_images(folder: Path) -> list[Path]:
-    return [Path(case["image"]) for case in read_json(folder / "held_out" / "datalist.json")["training"]]
+def _held_out_images(folder: Path) -> tuple[InputFile, ...]:
+    listed = folder / "held_out" / "datalist.json"
+    return find_case_inputs([listed], channels=channel_names(BundleFolder(folder)), section="training").images
 
 
 def _score_held_out(folder: Path, list_file: Path, fold: int) -> None:
     held_out = _write_held_out(folder, list_file, fold)
     predictions = folder / "held_out" / "predictions"
+    regions = LabelRegions.of(BundleFolder(folder).metadata.get("regions"))
     result = predict(
-        folder, _held_out_images(folder), predictions, overlays=False, reports=False, resume=True
+        folder,
+        [held_out],
+        predictions,
+        section="training",
+        overlays=False,
+        reports=False,
+        resume=True,
+        region_masks=bool(regions and regions.lossy),
     )
     if result.rejected:
         name, reason = next(iter(result.rejected.items()))
@@ -185,18 +283,39 @@ def _write_held_out(folder: Path, list_file: Path, fold: int) -> Path:
     content = json.loads(list_file.read_text(encoding="utf-8"))
     config = read_json(folder / "configs" / "train.json")
     cases = select_fold(
-        content["training"],
+        _with_own_names(content["training"]),
         fold=fold,
         part="validation",
         num_folds=config["num_folds"],
         seed=config["fold_seed"],
     )
     for case in cases:
-        case["image"] = str(list_file.parent / case["image"])
-        case["label"] = str(list_file.parent / case["label"])
+        case["id"] = case.pop(_OWN_NAME)
+        for key in ("image", "images", "label"):
+            if key in case:
+                case[key] = _below(list_file.parent, case[key])
     path = folder / "held_out" / "datalist.json"
-    write_text(path, json.dumps({"labels": content["labels"], "training": cases}, indent=1))
+    head = {key: content[key] for key in _MEANING if key in content}
+    write_text(path, json.dumps({**head, "training": cases}, indent=1))
     return path
+
+
+def _with_own_names(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cases with a name of their own each, beside the id, by which they are dealt into folds."""
+    seen: Counter[str] = Counter()
+    named = []
+    for case in cases:
+        name = case_name(case)
+        seen[name] += 1
+        named.append({**case, _OWN_NAME: name if seen[name] == 1 else f"{name}_{seen[name]}"})
+    return named
+
+
+def _below(folder: Path, path: Any) -> Any:
+    """A path of a datalist, or several, from its folder on."""
+    if isinstance(path, dict):
+        return {name: _below(folder, one) for name, one in path.items()}
+    return [_below(folder, one) for one in path] if isinstance(path, list) else str(folder / path)
 
 
 def _pool(out: Path, folds: Sequence[int]) -> dict[str, Any]:
@@ -206,11 +325,21 @@ def _pool(out: Path, folds: Sequence[int]) -> dict[str, Any]:
     content: dict[str, Any] = {"training": []}
     for fold in folds:
         held_out = read_json(out / f"fold_{fold}" / "held_out" / "datalist.json")
-        content = {"labels": held_out["labels"], "training": content["training"] + held_out["training"]}
-        for path in (out / f"fold_{fold}" / "held_out" / "predictions").glob("*_seg.nii.gz"):
-            shutil.copy2(path, pool / "predictions" / path.name)
+        content = held_out | {"training": content["training"] + held_out["training"]}
+        source = out / f"fold_{fold}" / "held_out" / "predictions"
+        for path in (*source.glob("*_seg.nii.gz"), *source.glob("regions/*/*_seg.nii.gz")):
+            target = pool / "predictions" / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
     write_text(pool / "datalist.json", json.dumps(content, indent=1))
-    return evaluate(pool / "predictions", pool / "datalist.json", pool).summary
+    regions = LabelRegions.of(BundleFolder(out / f"fold_{folds[0]}").metadata.get("regions"))
+    return evaluate(
+        pool / "predictions",
+        pool / "datalist.json",
+        pool,
+        regions=regions,
+        predicted="regions" if regions else "labels",
+    ).summary
 
 
 def format_table(folds: Mapping[int, Mapping[str, Any]], pooled: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 from medimg3d.bundle.folder import WEIGHTS, BundleFolder, read_json
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.evaluation_pairs import find_predictions, find_references, match_prediction
+from medimg3d.data.label_regions import LabelRegions
 from medimg3d.errors import UsageError
+from medimg3d.workflows.label_meaning import LabelMeaning, find_meaning
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,15 @@ class CrossValidated:
         return {label: name for label, name in self.first.class_names.items() if label > 0}
 
     @property
+    def meaning(self) -> LabelMeaning:
+        """What its label maps and the references hold: classes, or regions, and what counts in no score."""
+        held_out = self.root / f"fold_{self.folds[0]}" / "held_out"
+        references = find_references(held_out / "datalist.json")
+        found = find_meaning(references, held_out / "predictions", self.first.root)
+        is_plain = not self.first.metadata.get("regions")  # whatever the datalist has
+        return replace(found, names=self.class_names, regions=None, predicted="labels") if is_plain else found
+
+    @property
     def has_softmax(self) -> bool:
         """Whether the class probabilities of every case were kept."""
         return all(case.softmax is not None for case in self.cases.values())
@@ -91,10 +102,13 @@ def read_cross_validations(folders: Sequence[Path]) -> list[CrossValidated]:
     """Read cross-validations of the same cases in the same folds.
 
     Raises:
-        UsageError: A folder holds none, or not all its folds are scored; or the cases, folds or classes differ.
+        UsageError: A folder holds none, or not all its folds are scored; the cases, folds or classes differ; or label
+            maps cannot hold the regions.
     """
     if not folders:
         raise UsageError("No cross-validation was given; expected at least one folder.")
+    for folder in folders:
+        _refuse_lossy(folder)
     names = _unlike([folder.resolve().name.replace("+", "_") for folder in folders])
     found = [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
     first = found[0]
@@ -104,7 +118,7 @@ def read_cross_validations(folders: Sequence[Path]) -> list[CrossValidated]:
                 f"{other.name} and {first.name} were cross-validated on other cases or folds; expected the same. Use "
                 "one datalist with folds for all of them."
             )
-        if other.class_names != first.class_names:
+        if other.meaning.regions != first.meaning.regions or other.class_names != first.class_names:
             raise UsageError(
                 f"{other.name} has the classes {other.class_names}, {first.name} {first.class_names}; expected "
                 "the same."
@@ -127,7 +141,9 @@ def combinable(found: Sequence[CrossValidated], most: int) -> list[tuple[str, ..
 
 
 def _preprocessing(one: CrossValidated) -> Any:
-    return read_json(one.first.config("inference")).get("preprocessing")
+    config = read_json(one.first.config("inference"))
+    names = ("region", "finder_preprocessing", "finder_inferer", "finder_network_def")
+    return config.get("preprocessing"), *(config.get(name) for name in names)
 
 
 def _unlike(names: list[str]) -> list[str]:
@@ -161,6 +177,16 @@ def _read(root: Path, name: str) -> CrossValidated:
     return CrossValidated(name, root, folds, cases)
 
 
+def _refuse_lossy(root: Path) -> None:
+    for path in sorted(root.glob("fold_*/configs/metadata.json"))[:1]:
+        regions = LabelRegions.of(read_json(path).get("regions"))
+        if regions is not None and regions.lossy:
+            raise UsageError(
+                f"The bundle of {root} has regions that overlap without being nested ({regions}), which label maps "
+                "cannot hold, and those choose an ensemble. Take one bundle, trained on all cases (--fold none)."
+            )
+
+
 def _held_out(folder: Path, fold: int) -> list[HeldOutCase]:
     predictions = find_predictions(folder / "predictions")
     cases = []
@@ -168,7 +194,10 @@ def _held_out(folder: Path, fold: int) -> list[HeldOutCase]:
         prediction = match_prediction(reference, predictions)
         if prediction is None:
             raise UsageError(f"{name} of fold {fold} has no prediction; run medimg3d cross-validate again.")
-        softmax = folder / "softmax" / f"{prediction.name.removesuffix('_seg.nii.gz')}.npz"
+        stems = (prediction.name.removesuffix("_seg.nii.gz"), name)
+        softmax = next(
+            (file for stem in stems if (file := folder / "softmax" / f"{stem}.npz").is_file()), None
+        )
         cases.append(
             HeldOutCase(
                 name,
@@ -177,7 +206,7 @@ def _held_out(folder: Path, fold: int) -> list[HeldOutCase]:
                 reference.image,
                 reference.patient,
                 prediction,
-                softmax if softmax.is_file() else None,
+                softmax,
             )
         )
     return cases

@@ -110,7 +110,7 @@ def ensemble(
     held_out = HeldOutScores(found, candidates, work / "scores")
     scores = held_out.all(progress)
     say("Choosing, and judging the choice by nested cross-validation")
-    choice = choose(scores, held_out.labels, held_out.together, level=LEVEL)
+    choice = choose(scores, held_out.cleaned, held_out.together, level=LEVEL)
     nested = _nested_choices(scores, held_out)
     judged = _judge(nested, scores, held_out, found[0], work / "nested")
     summary = _summary(found, candidates, scores, choice, nested, judged, held_out, settings)
@@ -148,7 +148,7 @@ def _nested_choices(scores: Sequence[CaseScore], held_out: HeldOutScores) -> dic
     return {
         fold: choose(
             [score for score in scores if score.fold != fold],
-            held_out.labels,
+            held_out.cleaned,
             held_out.together,
             level=LEVEL,
         )
@@ -200,9 +200,14 @@ def _judge(
         if (case := reference.cases[score.case])
     ]
     labels_file = folder / "datalist.json"
+    meaning = held_out.meaning
     names = {"0": "background"} | {str(label): name for label, name in reference.class_names.items()}
-    write_text(labels_file, json.dumps({"labels": names, "training": cases}, indent=1))
-    return _Judged(evaluate(predictions, labels_file, folder, workers=1), means)
+    head = {"labels": names} if meaning.regions is None else {}
+    write_text(labels_file, json.dumps({**head, "training": cases}, indent=1))
+    how: dict[str, Any] = {"regions": meaning.regions, "ignore_label": meaning.ignored}
+    if meaning.regions is not None:
+        how["predicted"] = meaning.predicted
+    return _Judged(evaluate(predictions, labels_file, folder, workers=1, **how), means)
 
 
 def _header(path: Path) -> Any:

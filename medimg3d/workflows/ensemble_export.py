@@ -16,6 +16,7 @@ from typing import Any
 from medimg3d.atomic import atomic_file, write_text
 from medimg3d.bundle.carried_code import carried_text
 from medimg3d.bundle.ensemble_config import ensemble_fast, ensemble_inference
+from medimg3d.bundle.finder import CHECKPOINT_KEY, FINDER_WEIGHTS, has_finder
 from medimg3d.bundle.folder import (
     TRAINING_CASES,
     WEIGHTS,
@@ -85,7 +86,8 @@ def export_ensemble(
     sha256 = {
         member.file: _write_weights(member.source, draft / "models" / member.file) for member in members
     }
-    _write_configs(bundle, parts, members, sha256, rules, package, out.name)
+    finders = _write_finders(parts, draft)
+    _write_configs(bundle, parts, members, sha256, rules, package, out.name, finders)
     for name in ("ensemble_inferer.py", *(["small_components.py"] if _needs_own(rules) else [])):
         write_text(draft / package / name, carried_text(name))
     if not (draft / package / "__init__.py").is_file():
@@ -145,6 +147,19 @@ def _write_weights(source: Path, target: Path) -> str:
     return hashlib.sha256(target.read_bytes()).hexdigest()
 
 
+def _write_finders(parts: Sequence[CrossValidated], draft: Path) -> list[str]:
+    """Copy the region finders of all folds, which are averaged, too; their files, none without finders."""
+    if not has_finder(parts[0].first):
+        return []
+    names: list[str] = []
+    for number, part in enumerate(parts):
+        for fold in part.folds:
+            file = f"finder_fold_{fold}.pt" if number == 0 else f"finder_{part.name}_fold_{fold}.pt"
+            names.append(file if names else FINDER_WEIGHTS.name)
+            _write_weights(part.bundle(fold).root / FINDER_WEIGHTS, draft / "models" / names[-1])
+    return names
+
+
 def _write_configs(
     bundle: BundleFolder,
     parts: Sequence[CrossValidated],
@@ -153,6 +168,7 @@ def _write_configs(
     rules: Sequence[LabelRule],
     package: str,
     name: str,
+    finders: Sequence[str],
 ) -> None:
     plain = [read_json(part.first.config("inference")) for part in parts]
     files = [[one.file for one in members if one.configuration == part.name] for part in parts]
@@ -160,6 +176,8 @@ def _write_configs(
         plain, files = plain[:1], [[one.file for one in members]]
     hashes = [[sha256[file] for file in group] for group in files]
     config = ensemble_inference(plain, files, hashes, rules, package=package)
+    if finders:
+        config[CHECKPOINT_KEY] = [f"$os.path.join(@bundle_root, 'models', '{file}')" for file in finders]
     write_text(bundle.root / "configs" / "inference.json", format_json(config))
     overlay = bundle.root / "configs" / "inference_fast.json"
     if overlay.is_file():

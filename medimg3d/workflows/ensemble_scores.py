@@ -15,6 +15,7 @@ from medimg3d.bundle.label_rules import LabelRule, apply_rules, tried_rules
 from medimg3d.data.json_file import write_json
 from medimg3d.data.label_map import LabelMap, check_same_grid, read_label_map
 from medimg3d.metrics.confidence import soft_dice_doubt
+from medimg3d.metrics.overlap import dice
 from medimg3d.workflows.cross_validated import CrossValidated
 from medimg3d.workflows.ensemble_choice import RAW, CaseScore, is_single
 from medimg3d.workflows.held_out_softmax import read_softmax
@@ -36,6 +37,9 @@ class HeldOutScores:
         self.candidates = tuple(candidates)
         self.folder = folder
         self.labels = sorted(found[0].class_names)
+        self.meaning = found[0].meaning
+        # what is left of a region is no object of its own where another lies in it
+        self.cleaned = self.labels if self.meaning.regions is None else []
         self._together: dict[tuple[str, str, tuple[str, ...]], float] = {}
 
     def all(self, progress: Progress | None = None) -> list[CaseScore]:
@@ -101,7 +105,7 @@ class HeldOutScores:
         check_same_grid(made, truth)
         raw = self._dice(made.labels, truth.labels)
         scores = {RAW: raw}
-        for rule in tried_rules(self.labels):
+        for rule in tried_rules(self.cleaned):
             cleaned = apply_rules(made.labels, [rule], spacing_mm=made.spacing_mm)
             changed = not np.array_equal(cleaned, made.labels)
             scores[rule.key] = self._dice(cleaned, truth.labels) if changed else raw
@@ -109,6 +113,12 @@ class HeldOutScores:
 
     def _dice(self, pred: NDArray[Any], truth: NDArray[Any]) -> dict[int, float]:
         """Dice of each label; 1 where neither map has it, so that a false find taken away counts as a gain."""
+        if self.meaning.ignored is not None:
+            known = truth != self.meaning.ignored
+            pred, truth = np.where(known, pred, 0), np.where(known, truth, 0)
+        if self.meaning.regions is not None:
+            unions = self.meaning.unions([]).items()
+            return {n: _overlap(np.isin(pred, own), np.isin(truth, true)) for n, (own, true) in unions}
         size = max(self.labels) + 1
         pred, truth = np.minimum(pred, size), np.minimum(truth, size)
         in_pred = np.bincount(pred.ravel(), minlength=size + 1)
@@ -118,6 +128,11 @@ class HeldOutScores:
             label: float(2 * in_both[label] / total) if (total := in_pred[label] + in_truth[label]) else 1.0
             for label in self.labels
         }
+
+
+def _overlap(pred: NDArray[Any], truth: NDArray[Any]) -> float:
+    value = dice(pred, truth)
+    return 1.0 if np.isnan(value) else value
 
 
 def class_means(

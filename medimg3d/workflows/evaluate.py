@@ -15,7 +15,7 @@ from typing import Any
 from medimg3d import __version__
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.evaluation_pairs import (
-    Reference,
+    Pair,
     References,
     find_predictions,
     find_references,
@@ -24,13 +24,21 @@ from medimg3d.data.evaluation_pairs import (
 )
 from medimg3d.data.json_file import write_json
 from medimg3d.data.label_map import LabelMap, check_same_grid, read_label_map
-from medimg3d.data.training_record import TrainingRecord, find_training_record, input_hashes, read_json
-from medimg3d.data.volume_file import read_volume
+from medimg3d.data.label_regions import LabelRegions
+from medimg3d.data.training_record import TrainingRecord, find_training_record, input_hashes
 from medimg3d.errors import DataError, Medimg3dError, UsageError
-from medimg3d.metrics.case_scores import ClassScore, score_classes
+from medimg3d.metrics.case_scores import ClassScore, score_unions
 from medimg3d.metrics.masks import labels_in
 from medimg3d.report.cases_table import write_cases_table
-from medimg3d.report.evaluation_summary import NUM_RESAMPLES, summarise_metrics, value_of, worst_cases
+from medimg3d.report.evaluation_summary import NUM_RESAMPLES, summarise_metrics, worst_cases
+from medimg3d.workflows.evaluation_pictures import draw_boxes, draw_worst
+from medimg3d.workflows.label_meaning import (
+    LabelMeaning,
+    PredictedValues,
+    find_meaning,
+    lost_parts,
+    mask_files,
+)
 
 LEVEL = 0.95
 MAX_WORKERS = 4  # each holds two label maps
@@ -57,18 +65,15 @@ class EvaluationResult:
     files: dict[str, Path]
 
 
-@dataclass(frozen=True)
-class _Pair:
-    reference: Reference
-    prediction: Path
-
-
 def evaluate(
     predictions: Path,
     labels: Path,
     out: Path,
     *,
     class_names: Mapping[int, str] | None = None,
+    regions: LabelRegions | None = None,
+    predicted: PredictedValues | None = None,
+    ignore_label: int | None = None,
     bundle: Path | None = None,
     images: Path | None = None,
     tolerance_mm: float = 1.0,
@@ -87,6 +92,12 @@ def evaluate(
         labels: Folder of label maps, Decathlon root, or datalist (.json).
         out: Folder to write to; made if need be.
         class_names: Label → name; else from the datalist, the bundle, or the labels found.
+        regions: Regions that overlap, scored instead of labels; else those of the bundle, or of the datalist.
+        predicted: How the predictions name regions: ``"regions"`` by number, as a bundle of regions does, where a
+            mask of each region beside them counts instead; ``"labels"`` by the references' values. By default by
+            number where the bundle (or ``run.json``) has regions.
+        ignore_label: Value of references where nobody labelled, which counts in no score; else that of the datalist
+            or of the bundle.
         bundle: Bundle that made the predictions, for its record of training cases; else what ``run.json``
             beside the predictions tells.
         images: Folder of images named as the cases, for overlays; else from the datalist.
@@ -109,14 +120,22 @@ def evaluate(
         raise UsageError(f"{bundle} is no folder; give the folder of the bundle that made the predictions.")
     references = _with_images(find_references(labels), images)
     pairs, rejected = _pair_up(references, find_predictions(predictions), predictions, labels)
-    names = _class_names(class_names, references, bundle)
-    by_label, failed = _score_all(pairs, names, tolerance_mm, workers, progress)
+    meaning = find_meaning(
+        references,
+        predictions,
+        bundle,
+        class_names=class_names,
+        regions=regions,
+        predicted=predicted,
+        ignore_label=ignore_label,
+    )
+    by_label, failed = _score_all(pairs, meaning, tolerance_mm, workers, progress)
     rejected |= failed
     if not by_label:
         raise DataError(
             f"None of {len(pairs)} cases could be scored; the first: {next(iter(failed.values()))}"
         )
-    names = names or {
+    names = dict(meaning.names) or {
         label: f"class {label}" for label in sorted({n for case in by_label.values() for n in case})
     }
     scores = _named(by_label, names)
@@ -127,19 +146,30 @@ def evaluate(
         else _seen(record, [p for p in pairs if p.reference.name in scores], predictions)
     )
     summary = _summary(scores, names, rejected, references, record, seen, tolerance_mm, num_worst, seed)
-    return _write(out, summary, scores, rejected, seen, pairs, names)
+    _tell_meaning(summary, meaning, pairs)
+    return _write(out, summary, scores, rejected, seen, pairs, replace(meaning, names=names))
+
+
+def _tell_meaning(summary: dict[str, Any], meaning: LabelMeaning, pairs: list[Pair]) -> None:
+    """Add to a summary what was scored, where that is more than labels."""
+    summary["warnings"] += meaning.doubts
+    summary["settings"] |= meaning.settings()
+    if meaning.regions is not None:
+        summary["regions"] = meaning.regions.as_json()
+        if meaning.predicted == "regions" and not all(mask_files(meaning, pair.prediction) for pair in pairs):
+            summary["warnings"] += [line for line in (lost_parts(meaning.regions),) if line]
 
 
 def _pair_up(
     references: References, predictions: Mapping[str, Path], folder: Path, labels: Path
-) -> tuple[list[_Pair], dict[str, str]]:
+) -> tuple[list[Pair], dict[str, str]]:
     pairs, missing = [], {}
     for name, reference in references.cases.items():
         prediction = match_prediction(reference, predictions)
         if prediction is None:
             missing[name] = f"no prediction; expected {name}_seg.nii.gz"
         else:
-            pairs.append(_Pair(reference, prediction))
+            pairs.append(Pair(reference, prediction))
     if not pairs:
         raise UsageError(
             f"No prediction in {folder} is named as a case of {labels}; expected names like "
@@ -160,28 +190,9 @@ def _with_images(references: References, images: Path | None) -> References:
     return replace(references, cases=cases)
 
 
-def _class_names(
-    given: Mapping[int, str] | None, references: References, bundle: Path | None
-) -> dict[int, str]:
-    """Label → name without the background: as given, else the datalist's, else the bundle's, else empty."""
-    names = dict(given or references.class_names or (_bundle_classes(bundle) if bundle else {}))
-    names.pop(0, None)
-    if any(label < 1 for label in names) or len(set(names.values())) != len(names):
-        raise UsageError(f"Classes are {names}; expected labels from 1, each with a name of its own.")
-    return names
-
-
-def _bundle_classes(bundle: Path) -> dict[int, str]:
-    """``channel_def`` of the output in the bundle's ``metadata.json``."""
-    content: Any = read_json(bundle / "configs" / "metadata.json")
-    for key in ("network_data_format", "outputs", "pred", "channel_def"):
-        content = content.get(key, {}) if isinstance(content, dict) else {}
-    return {int(label): str(name) for label, name in content.items() if str(label).isdigit()}
-
-
 def _score_all(
-    pairs: list[_Pair],
-    names: Mapping[int, str],
+    pairs: list[Pair],
+    meaning: LabelMeaning,
     tolerance_mm: float,
     workers: int | None,
     progress: Progress | None,
@@ -191,7 +202,7 @@ def _score_all(
     scored: dict[str, dict[int, ClassScore]] = {}
     failed: dict[str, str] = {}
     with ThreadPoolExecutor(max_workers=max(1, count)) as pool:
-        jobs = {pool.submit(_score_pair, pair, names, tolerance_mm): pair.reference.name for pair in pairs}
+        jobs = {pool.submit(_score_pair, pair, meaning, tolerance_mm): pair.reference.name for pair in pairs}
         for done, job in enumerate(as_completed(jobs), start=1):
             try:
                 scored[jobs[job]] = job.result()
@@ -205,21 +216,26 @@ def _score_all(
     return {n: scored[n] for n in order if n in scored}, {n: failed[n] for n in order if n in failed}
 
 
-def _score_pair(pair: _Pair, names: Mapping[int, str], tolerance_mm: float) -> dict[int, ClassScore]:
+def _score_pair(pair: Pair, meaning: LabelMeaning, tolerance_mm: float) -> dict[int, ClassScore]:
     truth, pred = _read(pair.reference.label, "reference"), _read(pair.prediction, "prediction")
     check_same_grid(pred, truth)
-    found = {
-        "prediction": labels_in(pred.labels),
-        "reference": labels_in(truth.labels),
+    found, expected = labels_in(pred.labels), labels_in(truth.labels)
+    meaning.check(found, expected)
+    how: dict[str, Any] = {
+        "spacing_mm": truth.spacing_mm,
+        "tolerance_mm": tolerance_mm,
+        "ignored": meaning.ignored,
     }
-    for which, values in found.items():
-        unknown = [value for value in values if value not in names]
-        if names and unknown:
-            raise DataError(f"{which} holds label {unknown[0]}; expected 0 and {', '.join(map(str, names))}")
-    classes = list(names) or sorted({*found["prediction"], *found["reference"]})
-    return score_classes(
-        pred.labels, truth.labels, classes, spacing_mm=truth.spacing_mm, tolerance_mm=tolerance_mm
-    )
+    unions = meaning.unions([*found, *expected])
+    masks = mask_files(meaning, pair.prediction) if meaning.predicted == "regions" else {}
+    if not masks:
+        return score_unions(pred.labels, truth.labels, unions, **how)
+    scores: dict[int, ClassScore] = {}
+    for number, file in masks.items():
+        mask = _read(file, "mask of a region")
+        check_same_grid(mask, truth)
+        scores |= score_unions(mask.labels, truth.labels, {number: ((1,), unions[number][1])}, **how)
+    return scores
 
 
 def _read(path: Path, which: str) -> LabelMap:
@@ -240,7 +256,7 @@ def _named(
     }
 
 
-def _seen(record: TrainingRecord, pairs: list[_Pair], predictions: Path) -> dict[str, str]:
+def _seen(record: TrainingRecord, pairs: list[Pair], predictions: Path) -> dict[str, str]:
     """Scored case → training case with the same label map or image, by the hash of the file."""
     inputs = input_hashes(predictions)
     seen = {}
@@ -318,14 +334,14 @@ def _write(
     scores: dict[str, dict[str, ClassScore]],
     rejected: dict[str, str],
     seen: Mapping[str, str] | None,
-    pairs: list[_Pair],
-    names: Mapping[int, str],
+    pairs: list[Pair],
+    meaning: LabelMeaning,
 ) -> EvaluationResult:
     from medimg3d.report.page import evaluation_page
 
     out.mkdir(parents=True, exist_ok=True)
-    figures = _draw_boxes(out, summary, scores)
-    overlays, undrawn = _draw_worst(out, summary, pairs, names)
+    figures = draw_boxes(out, summary, scores)
+    overlays, undrawn = draw_worst(out, summary, pairs, meaning)
     summary["not_drawn"] = undrawn
     files = {
         "cases": write_cases_table(scores, seen, out / "cases.csv"),
@@ -333,57 +349,3 @@ def _write(
         "page": evaluation_page(summary, figures | overlays, out / "evaluation.html"),
     }
     return EvaluationResult(summary, scores, rejected, summary["warnings"], files)
-
-
-def _draw_boxes(
-    out: Path, summary: Mapping[str, Any], scores: Mapping[str, Mapping[str, ClassScore]]
-) -> dict[str, Path]:
-    """A box plot for each metric that has a number at all."""
-    from medimg3d.report.figures import box_plot
-    from medimg3d.report.page import METRIC_LABELS
-
-    figures = {}
-    for metric in summary["metrics"]:
-        values = {
-            name: [_or_nan(value_of(classes[name], metric)) for classes in scores.values()]
-            for name in summary["classes"].values()
-        }
-        if any(math.isfinite(value) for column in values.values() for value in column):
-            figures[metric] = box_plot(values, out / f"box_{metric}.png", axis_label=METRIC_LABELS[metric])
-    return figures
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _draw_worst(
-    out: Path, summary: Mapping[str, Any], pairs: list[_Pair], names: Mapping[int, str]
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """Overlays of the worst cases, and why a case has none."""
-    by_name = {pair.reference.name: pair for pair in pairs}
-    drawn, undrawn = {}, {}
-    for entry in summary["worst"]:
-        case = entry["case"]
-        try:
-            title = f"{case}: mean Dice {entry['mean_dice']:.3f}"
-            drawn[f"overlay:{case}"] = _draw_case(
-                by_name[case], names, title, out / "overlays" / f"{case}.png"
-            )
-        except Exception as err:  # noqa: BLE001 - a picture that fails must not lose the figures
-            undrawn[case] = str(err) if isinstance(err, Medimg3dError) else f"{type(err).__name__}: {err}"
-    return drawn, undrawn
-
-
-def _draw_case(pair: _Pair, names: Mapping[int, str], title: str, path: Path) -> Path:
-    from medimg3d.report.case_overlay import case_overlay
-
-    if pair.reference.image is None or not pair.reference.image.is_file():
-        raise DataError("its image is not known; give the folder of the images")
-    image, truth = read_volume(pair.reference.image).array, read_label_map(pair.reference.label)
-    while image.ndim > 3:  # the first channel or time point
-        image = image[..., 0]
-    pred = read_label_map(pair.prediction)
-    return case_overlay(
-        image, pred.labels, truth.affine, truth=truth.labels, class_names=names, title=title, path=path
-    )

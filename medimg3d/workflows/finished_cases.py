@@ -51,13 +51,19 @@ class FinishedCases:
         for folder in (out, self.folder, out / "overlays", out / "reports"):
             remove_partial_files(folder)
 
-    def find(self, image: InputFile) -> PredictedCase | None:
-        """The finished case of an image; None if it is still to be predicted."""
+    def find(self, image: InputFile, *, unchanged: bool = False) -> PredictedCase | None:
+        """The finished case of an image; None if it is still to be predicted.
+
+        Args:
+            image: The image.
+            unchanged: It was just predicted, or compared: do not read it once more.
+        """
         try:
             content = json.loads(self._file(image.case).read_text(encoding="utf-8"))
-            if content["image_sha256"] != content_sha256(image.path):
+            recorded = [content["image_sha256"], *content.get("further_sha256", ())]
+            if not unchanged and recorded != [content_sha256(file) for file in image.files]:
                 return None
-            return PredictedCase.from_json(content, image.path, self.out)
+            return PredictedCase.from_json(content, image, self.out)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -12,18 +12,18 @@ from medimg3d.atomic import atomic_file, remove_partial_files
 from medimg3d.bundle.folder import BundleFolder
 from medimg3d.bundle.inference import load_inference, read_facts
 from medimg3d.bundle.probabilities import member_probabilities
-from medimg3d.data.inputs import find_inputs
+from medimg3d.data.inputs import InputFile
 from medimg3d.errors import DataError
 
 
 def write_softmax(
-    bundle: Path, images: Sequence[Path], out: Path, *, say: Callable[[str], None] = lambda _: None
+    bundle: Path, images: Sequence[InputFile], out: Path, *, say: Callable[[str], None] = lambda _: None
 ) -> list[Path]:
     """Predict images with a bundle's plain configuration and keep the probabilities; finished cases are kept.
 
     Args:
         bundle: Folder of the bundle.
-        images: Image files.
+        images: Images, one file or one a channel.
         out: Gets ``<case>.npz`` with ``softmax``, shape (classes, I, J, K), float16.
         say: Called with a line where there is something to do.
 
@@ -33,16 +33,15 @@ def write_softmax(
     Raises:
         BundleError: The bundle's postprocessing has no argmax whose input these could be.
     """
-    found = find_inputs(images)
-    files = [out / f"{image.case}.npz" for image in found.images]
+    files = [out / f"{image.case}.npz" for image in images]
     remove_partial_files(out)
-    todo = [(image, file) for image, file in zip(found.images, files, strict=True) if not file.is_file()]
+    todo = [(image, file) for image, file in zip(images, files, strict=True) if not file.is_file()]
     if todo:
         say(f"Keeping the class probabilities of {len(todo)} cases")
         folder = BundleFolder(bundle)
         model = load_inference(folder, read_facts(folder))
         for image, file in todo:
-            probabilities = np.mean(list(member_probabilities(model, model.prepare(image.path))), axis=0)
+            probabilities = np.mean(list(member_probabilities(model, model.prepare(*image.files))), axis=0)
             with atomic_file(file) as temporary:
                 np.savez_compressed(temporary, softmax=probabilities.astype(np.float16))
     return files

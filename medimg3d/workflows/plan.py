@@ -8,11 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from medimg3d.atomic import write_text
 from medimg3d.bundle.carried_code import write_carried_code
+from medimg3d.bundle.finder import FINDER_CONFIG
 from medimg3d.bundle.folder import WEIGHTS, format_json
 from medimg3d.data.datalist_file import load_datalist
 from medimg3d.data.training_record import read_json
@@ -21,11 +23,12 @@ from medimg3d.planning.bundle_files import bundle_files
 from medimg3d.planning.data_facts import gather_facts
 from medimg3d.planning.decision import Decision
 from medimg3d.planning.estimate import estimate_gb, weights_mb
+from medimg3d.planning.finder_configs import finder_plan
 from medimg3d.planning.fingerprint import Progress, fingerprint_cases, readable
-from medimg3d.planning.fit import fit, network_of
+from medimg3d.planning.fit import AIM, fit, network_of
 from medimg3d.planning.label_scheme import ignored_value
 from medimg3d.planning.plan import Plan
-from medimg3d.planning.planner import draft_plan
+from medimg3d.planning.planner import choose_finder, draft_plan, may_have_finder
 from medimg3d.planning.settings import PlanSettings, with_values
 from medimg3d.planning.trial import Measured, measure
 from medimg3d.workflows.data_check import DataCheck, check_list
@@ -43,6 +46,7 @@ LENGTHS = ("iterations_per_epoch", "epochs")
 # What a decided value depends on: where one of these is asked for anew, it is decided anew, too.
 DEPENDS: Mapping[str, tuple[str, ...]] = {
     "task": (
+        "finder",
         "network",
         "spacing_mm",
         "dimension",
@@ -52,15 +56,17 @@ DEPENDS: Mapping[str, tuple[str, ...]] = {
         *SIZES,
         *LENGTHS,
     ),
-    "dimension": (*SIZES, *LENGTHS),
-    "network": ("dimension", "learning_rate", *SIZES, *LENGTHS),
-    "spacing_mm": ("dimension", *SIZES, *LENGTHS),
-    "patch_size": ("batch_size", "windows_per_batch", *LENGTHS),
+    "dimension": ("finder", *SIZES, *LENGTHS),
+    "network": ("finder", "dimension", "learning_rate", *SIZES, *LENGTHS),
+    "spacing_mm": ("finder", "dimension", *SIZES, *LENGTHS),
+    "patch_size": ("finder", "batch_size", "windows_per_batch", *LENGTHS),
     "image_size": ("batch_size", *LENGTHS),
     "width": ("batch_size", "windows_per_batch", *LENGTHS),
     "max_poolings": (*SIZES, *LENGTHS),
-    "memory_gb": (*SIZES, *LENGTHS),
-    "device": (*SIZES, *LENGTHS),
+    "memory_gb": ("finder", *SIZES, *LENGTHS),
+    "device": ("finder", *SIZES, *LENGTHS),
+    "finder": (*SIZES, *LENGTHS),
+    "finder_margin_mm": (*SIZES, *LENGTHS),
     "batch_size": LENGTHS,
     "num_folds": LENGTHS,
     "iterations_per_epoch": ("epochs",),
@@ -228,23 +234,47 @@ def _fitted(draft: Plan, name: str, say: Callable[[str], None]) -> Plan:
         shape = (plan.batch_size, len(plan.facts.channels), *plan.topology.patch)
         return estimate_gb(network_of(plan), shape, num_classes=len(plan.output_names))
 
-    def measured(plan: Plan) -> Measured:
+    def measured(plan: Plan, config: str = "train") -> Measured:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / name
             _write(root, plan, licence="")
-            return measure(root, device=settings.device)
+            return measure(root, device=settings.device, config=config)
 
-    plan = fit(
-        draft,
-        limit_gb=limit,
-        estimate=estimated,
-        measure=measured if settings.trial else None,
-        fill=settings.memory_gb is not None,
-        say=say,
-    )
+    fitted = partial(fit, limit_gb=limit, estimate=estimated, fill=settings.memory_gb is not None)
+    if draft.is_segmentation:
+        sized = fitted(draft, measure=None, say=lambda _: None) if may_have_finder(draft) else draft
+        draft = choose_finder(draft, sized, fits=lambda plan: estimated(finder_plan(plan)) <= AIM * limit)
+    plan = fitted(draft, measure=measured if settings.trial else None, say=say)
+    if plan.finder is not None and settings.trial:
+        plan = _with_measured_finder(plan, limit, partial(measured, config=FINDER_CONFIG), say)
     plan = plan.decided(Decision("memory", f"{limit:.3g} GB on {settings.device}", why, "--memory-gb"))
     size_mb = weights_mb(network_of(plan), num_classes=len(plan.output_names))
     return plan if size_mb <= ZOO_MB else plan.noted(_large_weights(size_mb))
+
+
+def _with_measured_finder(
+    plan: Plan, limit_gb: float, measured: Callable[[Plan], Measured], say: Callable[[str], None]
+) -> Plan:
+    """The plan with what the training of its finder needs; smaller batches until that fits.
+
+    Raises:
+        DataError: Not even one patch at once fits.
+    """
+    while True:
+        finder = plan.finder
+        assert finder is not None
+        needs = measured(plan).train_gb
+        patch = " x ".join(map(str, finder.topology.patch))
+        shown = "did not fit" if needs is None else f"{needs:.2f} GB in training"
+        say(f"region finder, patch {patch}, batch {finder.batch_size}: {shown}")
+        if needs is not None and needs <= limit_gb:
+            return replace(plan, finder=replace(finder, train_gb=needs))
+        if finder.batch_size == 1:
+            raise DataError(
+                f"Even a region finder on patches of {patch}, one at once, {shown}, more than {limit_gb:.3g} GB. Give "
+                "more --memory-gb, or --finder no."
+            )
+        plan = replace(plan, finder=replace(finder, batch_size=finder.batch_size // 2))
 
 
 def _large_weights(size_mb: float) -> str:
@@ -281,6 +311,7 @@ def _machine_gb() -> float:
 
 def _write(out: Path, plan: Plan, *, licence: str) -> None:
     shutil.rmtree(out / f"medimg3d_{out.name}", ignore_errors=True)
+    (out / "configs" / f"{FINDER_CONFIG}.json").unlink(missing_ok=True)
     for path, text in bundle_files(plan, out.name, licence=licence, as_json=format_json).items():
         write_text(out / path, text)
     try:

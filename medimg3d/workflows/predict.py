@@ -19,12 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimg3d.bundle.folder import BundleFolder
-from medimg3d.bundle.inference import BundleFacts, Inference, has_fast_inference, load_inference, read_facts
+from medimg3d.bundle.inference import (
+    BundleFacts,
+    Inference,
+    channel_names,
+    has_fast_inference,
+    load_inference,
+    read_facts,
+)
 from medimg3d.bundle.load_case import as_taken, load_case
-from medimg3d.bundle.memory_plan import MemoryPlanner
+from medimg3d.bundle.memory_plan import MemoryPlanner, lightest_backend
 from medimg3d.bundle.run_windows import with_backend
+from medimg3d.data.channel_inputs import find_case_inputs
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.inputs import FoundInputs, InputFile, find_inputs
+from medimg3d.data.inputs import FoundInputs, InputFile
 from medimg3d.data.label_counts import count_labels
 from medimg3d.data.volume_file import Volume, read_volume
 from medimg3d.errors import BundleError, GeometryError, Medimg3dError, UsageError
@@ -34,6 +42,7 @@ from medimg3d.workflows.predicted_case import PredictedCase, label_map_path, wri
 from medimg3d.workflows.prediction_record import CaseVolumes, write_measurements, write_run_record
 
 if TYPE_CHECKING:
+    from medimg3d.workflows.region_masks import RegionMasks
     from medimg3d.workflows.uncertainty import UncertaintyMaps
 
 GRID_TOLERANCE_MM = 1e-3
@@ -101,6 +110,7 @@ def predict(
     inputs: Sequence[Path],
     out: Path,
     *,
+    section: str | None = None,
     checkpoint: Path | None = None,
     overlays: bool = True,
     reports: bool = True,
@@ -112,7 +122,9 @@ def predict(
     workers: int = 1,
     resume: bool = False,
     uncertainty: bool = False,
+    region_masks: bool = False,
     progress: Progress | None = None,
+    found: FoundInputs | None = None,
 ) -> PredictResult:
     """Segment images with a bundle.
 
@@ -124,15 +136,20 @@ def predict(
 
     Args:
         bundle: Folder of a MONAI Bundle for segmentation.
-        inputs: Files (NIfTI, NRRD, MetaImage), or folders that are searched through.
+        inputs: Files (NIfTI, NRRD, MetaImage), folders that are searched through, or a datalist. A case of several
+            channels is one file of four dimensions, or a file a channel
+            (:mod:`medimg3d.data.channel_inputs` says how they are named).
         out: Folder to write to; files of the same names are replaced.
+        section: Part of the datalist: ``"test"``, ``"validation"``, ``"training"`` or ``"all"``; by default the test
+            cases, and all where it has none.
         checkpoint: Weights instead of the bundle's own.
         overlays: Draw a picture a case.
         reports: Write a page a case, and one that lists them.
         device: ``"cpu"``, ``"cuda"``, …; the bundle's own choice if None.
         fast: Merge the bundle's ``inference_fast.json``, if it has one: less memory and time.
         backend: What runs the windows (:mod:`medimg3d.inference.backends`): a name, or ``"auto"`` for the fastest
-            of a short trial; plain torch if None. A resumed run keeps the one that it began with.
+            of a short trial; torch if None, under a cap the layout that holds less
+            (:func:`medimg3d.bundle.memory_plan.lightest_backend`). A resumed run keeps the one that it began with.
         calibration: With ``"openvino-int8"``: datalist that the network is quantized and judged on first
             (:func:`medimg3d.workflows.quantize_bundle.quantize_bundle`); None once it was accepted.
         memory_gb: Most memory that the whole process may hold, in GB (10⁹ bytes): axis, tiles and batches of the
@@ -142,7 +159,10 @@ def predict(
         resume: Keep the cases that an earlier run into ``out`` finished.
         uncertainty: Write ``uncertainty/<case>_uncertainty.nii.gz`` and ``uncertainty.csv``, and a note where a case
             is unusual (:mod:`medimg3d.workflows.uncertainty`); by the plain configuration, in torch.
+        region_masks: Write ``regions/<number>_<region>/<case>_seg.nii.gz``, a mask of each overlapping region; by the
+            plain configuration, in torch.
         progress: Called before the first image and after each.
+        found: The files in ``inputs`` that were found already, with their cases: a part of a larger prediction.
 
     Returns:
         Accepted and rejected files; all may be rejected.
@@ -156,17 +176,24 @@ def predict(
     """
     started = time.monotonic()
     folder = BundleFolder(bundle)
-    found = _find(inputs, out)
+    found = found or find_images(inputs, out, channels=channel_names(folder), section=section)
     facts = read_facts(folder, checkpoint=checkpoint)
     model = load_inference(
-        folder, facts, device=device, fast=fast and not uncertainty and has_fast_inference(folder)
+        folder,
+        facts,
+        device=device,
+        fast=fast and not (uncertainty or region_masks) and has_fast_inference(folder),
     )
     if calibration is not None:
         _calibrate(model, calibration, backend)
     begun = begun_settings(out) if resume else None
     if begun is not None and backend in (None, "auto"):
         backend = begun.get("backend")
-    maps = _uncertainty_maps(model, folder, out, backend, memory_gb) if uncertainty else None
+    if uncertainty or region_masks:
+        _refuse_other_ways("--uncertainty" if uncertainty else "--region-masks", backend, memory_gb)
+    maps = _further_maps(model, folder, out, uncertainty=uncertainty, region_masks=region_masks)
+    if backend is None and memory_gb is not None:
+        backend = lightest_backend(model)
     model = with_backend(model, backend) if maps is None else maps.model
     planner = None if memory_gb is None else MemoryPlanner(model, int(memory_gb * 1e9))
     result = PredictResult(
@@ -174,7 +201,7 @@ def predict(
     )
     out.mkdir(parents=True, exist_ok=True)
     wanted = {"overlays": overlays, "reports": reports}
-    also = {"uncertainty": True} if uncertainty else {}
+    also = {"uncertainty": True} if uncertainty else {"region_masks": True} if region_masks else {}
     finished = FinishedCases(out, result.settings | wanted | also, resume=resume)
     try:
         _predict_all(
@@ -182,27 +209,46 @@ def predict(
         )
     finally:  # also when the user stops: what is finished is listed
         result.seconds = time.monotonic() - started
-        _write_tables(result, reports=reports)
+        write_tables(result, reports=reports)
         if maps is not None:
             maps.write_table([case.case for case in result.cases])
     return result
 
 
-def _uncertainty_maps(
-    model: Inference, folder: BundleFolder, out: Path, backend: str | None, memory_gb: float | None
-) -> UncertaintyMaps:
-    """What writes the maps.
-
-    Raises:
-        UsageError: A backend or a bound on the memory was asked for as well.
-    """
-    from medimg3d.workflows.uncertainty import UncertainInference, UncertaintyMaps
-
+def _refuse_other_ways(option: str, backend: str | None, memory_gb: float | None) -> None:
+    """A backend or a bound on the memory do not go with what needs every class at once."""
     if backend not in (None, "torch") or memory_gb is not None:
         raise UsageError(
-            "--uncertainty keeps every class of the whole image, in torch; leave --backend and --memory-gb away."
+            f"{option} keeps every class of the whole image, in torch; leave --backend and --memory-gb away."
         )
-    return UncertaintyMaps(UncertainInference.of(model), folder, out)
+
+
+def _further_maps(
+    model: Inference, folder: BundleFolder, out: Path, *, uncertainty: bool, region_masks: bool
+) -> UncertaintyMaps | RegionMasks | None:
+    """What writes maps beside the label maps.
+
+    Raises:
+        UsageError: Both were asked for, or the bundle has no regions.
+    """
+    if uncertainty and region_masks:
+        raise UsageError(
+            "--uncertainty is of classes that exclude each other; leave it or --region-masks away."
+        )
+    if region_masks:
+        from medimg3d.workflows.region_masks import RegionMasks
+
+        return RegionMasks(model, out)
+    if uncertainty and model.facts.regions:
+        raise UsageError(
+            f"{model.facts.name} has overlapping regions; --uncertainty is of classes that exclude each other. Leave "
+            "it away."
+        )
+    if uncertainty:
+        from medimg3d.workflows.uncertainty import UncertainInference, UncertaintyMaps
+
+        return UncertaintyMaps(UncertainInference.of(model), folder, out)
+    return None
 
 
 def _calibrate(model: Inference, datalist: Path, backend: str | None) -> None:
@@ -223,21 +269,23 @@ def _predict_all(
     wanted: Mapping[str, bool],
     progress: Progress | None,
     workers: int,
-    maps: UncertaintyMaps | None = None,
+    maps: UncertaintyMaps | RegionMasks | None = None,
 ) -> None:
     """One case after the other; the finished ones are taken over, and listed in the order of the images."""
     done = {image.key: case for image in images if (case := finished.find(image)) is not None}
     ahead = [image for image in images if image.key not in done]
     seconds: dict[str, dict[str, float]] = {}
+    regions: dict[str, str] = {}  # what a bundle's region finder says of a case
 
     def load(image: InputFile) -> tuple[Volume, dict[str, Any]]:
         with _timed(seconds, image, "load"):
             if planner is not None:
-                planner.check_beforehand(image.path)
-            return load_case(model, image.path)
+                planner.check_beforehand(image.path, num_files=len(image.files))
+            return load_case(model, image.path, image.further)
 
     def work(image: InputFile, loaded: tuple[Volume, dict[str, Any]]) -> tuple[Volume, NDArray[np.uint8]]:
         volume, item = loaded
+        regions[image.key] = str(getattr(item["image"], "meta", {}).get("region", ""))
         with _timed(seconds, image, "predict"):
             labels = _label_map(volume, item, planner.fitted(item["image"]) if planner else model)
             if maps is not None:
@@ -251,8 +299,9 @@ def _predict_all(
         case = write_case(
             image, volume, labels, model.facts, result.out, seconds=seconds[image.key], **wanted
         )
-        if maps is not None and (warning := maps.note(image.case)):
-            case = replace(case, note="; ".join(text for text in (case.note, warning) if text))
+        further = (regions.pop(image.key), maps.note(image.case) if maps is not None else "")
+        if any(further):
+            case = replace(case, note="; ".join(text for text in (case.note, *further) if text))
         finished.add(case)
         done[image.key] = case
 
@@ -278,13 +327,26 @@ def _timed(seconds: dict[str, dict[str, float]], image: InputFile, stage: str) -
     seconds.setdefault(image.key, {})[stage] = time.perf_counter() - begin
 
 
-def _find(inputs: Sequence[Path], out: Path) -> FoundInputs:
+def find_images(
+    inputs: Sequence[Path], out: Path, *, channels: Sequence[str] = ("0",), section: str | None = None
+) -> FoundInputs:
+    """The images to predict on, none of which a prediction in ``out`` would replace.
+
+    Args:
+        inputs: As for :func:`predict`.
+        out: Folder of the predictions.
+        channels: Names of the bundle's channels (:func:`medimg3d.bundle.inference.channel_names`).
+        section: As for :func:`predict`.
+
+    Raises:
+        UsageError: No such input, a folder without images, or a prediction would replace an input.
+    """
     if any(path.is_dir() and path.resolve() == out.resolve() for path in inputs):
         raise UsageError(
             f"--out is the input folder {out}; choose another, so that images and results stay apart."
         )
-    found = find_inputs(inputs, without=out)
-    sources = {image.path for image in found.images}
+    found = find_case_inputs(inputs, channels=channels, section=section, without=out)
+    sources = {file.resolve() for image in found.images for file in image.files}
     for image in found.images:
         target = label_map_path(out, image.case)
         if target.resolve() in sources:
@@ -328,11 +390,23 @@ def _label_map(volume: Volume, item: dict[str, Any], model: Inference) -> NDArra
     return labels.reshape(volume.array.shape[:3])
 
 
-def _write_tables(result: PredictResult, *, reports: bool) -> None:
+def write_tables(result: PredictResult, *, reports: bool, peak_memory_gb: float | None = None) -> None:
+    """Write ``measurements.csv``, ``run.json`` and, with reports, ``index.html``.
+
+    Args:
+        result: What became of each file.
+        reports: Write the page.
+        peak_memory_gb: Most memory of a process, where others predicted; of this one if None.
+    """
     names = list(result.bundle.class_names.values())
     write_measurements(result.measurements, names, result.out / "measurements.csv")
     write_run_record(
-        _records(result), result.bundle, result.seconds, result.out / "run.json", settings=result.settings
+        _records(result),
+        result.bundle,
+        result.seconds,
+        result.out / "run.json",
+        settings=result.settings,
+        peak_memory_gb=peak_memory_gb,
     )
     if reports:
         _write_index(result, names)
@@ -345,6 +419,7 @@ def _records(result: PredictResult) -> list[dict[str, Any]]:
             "case": case.case,
             "input": case.image.name,
             "input_sha256": case.image_sha256,
+            **_channel_records(case.files, case.sha256),
             "status": "done",
             "output": case.label_map.name,
             "seconds": dict(case.seconds),
@@ -357,7 +432,7 @@ def _records(result: PredictResult) -> list[dict[str, Any]]:
         {
             "case": opened[key].case if key in opened else None,
             "input": Path(key).name,
-            "input_sha256": content_sha256(Path(key)),
+            **_hashes(Path(key), opened.get(key)),
             "status": "rejected",
             "reason": reason,
             "output": None,
@@ -365,6 +440,21 @@ def _records(result: PredictResult) -> list[dict[str, Any]]:
         for key, reason in result.rejected.items()
     ]
     return done + rejected
+
+
+def _hashes(path: Path, image: InputFile | None) -> dict[str, Any]:
+    """Of a rejected file, or of the files of a rejected case as far as they are there."""
+    files = [file for file in (image.files if image else (path,)) if file.is_file()]
+    hashes = [content_sha256(file) for file in files]
+    return {"input_sha256": hashes[0] if hashes else None, **_channel_records(files, hashes)}
+
+
+def _channel_records(files: Sequence[Path], hashes: Sequence[str]) -> dict[str, Any]:
+    """Every file of a case of several, with its hash."""
+    if len(files) < 2:
+        return {}
+    pairs = zip(files, hashes, strict=True)
+    return {"inputs": [{"file": file.name, "sha256": digest} for file, digest in pairs]}
 
 
 def _write_index(result: PredictResult, names: list[str]) -> None:

@@ -16,6 +16,7 @@ from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.fast_nifti_writer import write_label_nifti
 from medimg3d.data.flat_image import is_flat
 from medimg3d.data.inputs import InputFile
+from medimg3d.data.label_regions import LabelRegions
 from medimg3d.data.volume_file import Volume
 from medimg3d.workflows.prediction_record import CaseVolumes
 
@@ -30,13 +31,15 @@ class PredictedCase:
     Attributes:
         case: Name of the case.
         image: The image.
-        image_sha256: Hash of its file.
+        image_sha256: Hash of its file; of several files of the first.
         label_map: ``<case>_seg.nii.gz``.
         volumes: Volumes and voxel counts of its structures.
         overlay: Picture, or None if none was asked for.
         report: Page, or None if none was asked for.
         note: What a reader should know.
         seconds: Stage (load, work) → wall time in s; empty where it was not measured.
+        further: Files of the further channels, in order.
+        further_sha256: Their hashes.
     """
 
     case: str
@@ -48,6 +51,18 @@ class PredictedCase:
     report: Path | None = None
     note: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    further: tuple[Path, ...] = ()
+    further_sha256: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file of the image, in the order of the channels."""
+        return (self.image, *self.further)
+
+    @property
+    def sha256(self) -> tuple[str, ...]:
+        """Their hashes."""
+        return (self.image_sha256, *self.further_sha256)
 
     def as_json(self, out: Path) -> dict[str, Any]:
         """Plain values; files relative to the folder of the predictions."""
@@ -55,6 +70,7 @@ class PredictedCase:
         return {
             "case": self.case,
             "image_sha256": self.image_sha256,
+            **({"further_sha256": list(self.further_sha256)} if self.further_sha256 else {}),
             **{name: file and file.relative_to(out).as_posix() for name, file in files.items()},
             "label_map_sha256": content_sha256(self.label_map),
             "voxels": self.volumes.voxels,
@@ -65,8 +81,11 @@ class PredictedCase:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], image: Path, out: Path) -> PredictedCase | None:
+    def from_json(cls, content: Mapping[str, Any], image: InputFile, out: Path) -> PredictedCase | None:
         """The case of a record; None if a file of it is gone or the label map has changed."""
+        recorded = (content["image_sha256"], *content.get("further_sha256", ()))
+        if len(recorded) != len(image.files):
+            return None
         files = {name: content[name] and out / content[name] for name in ("label_map", "overlay", "report")}
         if not all(file.is_file() for file in files.values() if file):
             return None
@@ -78,8 +97,10 @@ class PredictedCase:
         )
         return cls(
             case=content["case"],
-            image=image,
-            image_sha256=content["image_sha256"],
+            image=image.path,
+            image_sha256=recorded[0],
+            further=image.further,
+            further_sha256=recorded[1:],
             volumes=volumes,
             note=content["note"],
             seconds=content["seconds"],
@@ -116,12 +137,14 @@ def write_case(
         seconds: Stage → wall time in s.
     """
     names = bundle.class_names
+    regions = LabelRegions.of(dict(bundle.regions))
     volumes = CaseVolumes.of(
         image.case,
         labels,
         names,
         voxel_ml=None if is_flat(labels.shape) else volume.voxel_ml,
         spacing_mm=_spacing_or_none(volume),
+        regions=regions,
     )
     overlay, report = _draw(
         image.case, volume, labels, volumes, bundle, out, overlays=overlays, reports=reports
@@ -130,18 +153,23 @@ def write_case(
         case=image.case,
         image=image.path,
         image_sha256=content_sha256(image.path),
+        further=image.further,
+        further_sha256=tuple(content_sha256(file) for file in image.further),
         # Last: where the label map is, everything of the case is.
         label_map=write_label_nifti(labels, volume.header, label_map_path(out, image.case)),
         volumes=volumes,
         overlay=overlay,
         report=report,
-        note="; ".join(_notes(volume)),
+        note="; ".join(_notes(volume, regions)),
         seconds=seconds,
     )
 
 
-def _notes(volume: Volume) -> list[str]:
+def _notes(volume: Volume, regions: LabelRegions | None) -> list[str]:
     notes = [] if volume.has_known_size else [UNKNOWN_SIZE]
+    if regions is not None and regions.lossy:
+        pairs = "; ".join(f"{first} where it overlaps {second}" for first, second in regions.lossy)
+        notes.append(f"the label map and the volumes lose {pairs} (--region-masks keeps it)")
     return [*notes, FLAT] if is_flat(volume.array.shape) else notes
 
 

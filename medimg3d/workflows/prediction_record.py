@@ -19,6 +19,7 @@ from medimg3d import __version__
 from medimg3d.atomic import write_text
 from medimg3d.bundle.inference import BundleFacts
 from medimg3d.data.label_counts import count_labels
+from medimg3d.data.label_regions import LabelRegions
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class CaseVolumes:
         *,
         voxel_ml: float | None,
         spacing_mm: tuple[float, float, float] | None,
+        regions: LabelRegions | None = None,
     ) -> CaseVolumes:
         """Count the voxels of a label map.
 
@@ -55,9 +57,11 @@ class CaseVolumes:
             class_names: Label → name.
             voxel_ml: Volume of one voxel in mL, or None.
             spacing_mm: Voxel size along I, J, K, in mm, or None.
+            regions: What the labels number, if they number overlapping regions: nested ones count with the larger.
         """
         counts = count_labels(labels)
-        voxels = {name: int(counts[label]) for label, name in class_names.items()}
+        values = {label: (label,) if regions is None else regions.within(label) for label in class_names}
+        voxels = {name: sum(int(counts[v]) for v in values[label]) for label, name in class_names.items()}
         ml = {name: None if voxel_ml is None else count * voxel_ml for name, count in voxels.items()}
         return cls(case, voxels, ml, spacing_mm)
 
@@ -92,23 +96,27 @@ def write_run_record(
     path: Path,
     *,
     settings: Mapping[str, Any] | None = None,
+    peak_memory_gb: float | None = None,
 ) -> Path:
     """Write what was run on what: bundle, weights, settings, each file with its hash and fate, versions, time.
 
-    The peak memory is that of the process so far, in GB (10⁹ bytes); it is left away where the system does not tell.
+    The peak memory is that of the process so far, in GB (10⁹ bytes), if none is given; it is left away where the
+    system does not tell.
     """
+    peak = _peak_memory_gb() if peak_memory_gb is None else peak_memory_gb
     record: dict[str, Any] = {
         "bundle": {
             "name": bundle.name,
             "version": bundle.version,
             "weights_sha256": bundle.weights_sha256,
+            **({"regions": dict(bundle.regions)} if bundle.regions else {}),
         },
         **({"training_cases": bundle.training_cases} if bundle.training_cases else {}),
         **({"settings": dict(settings)} if settings else {}),
         "cases": list(cases),
         "versions": {"medimg3d": __version__, "monai": version("monai"), "torch": version("torch")},
         "seconds": round(seconds, 2),
-        **({"peak_memory_gb": peak} if (peak := _peak_memory_gb()) is not None else {}),
+        **({"peak_memory_gb": peak} if peak is not None else {}),
     }
     write_text(path, json.dumps(record, indent=2) + "\n")
     return path

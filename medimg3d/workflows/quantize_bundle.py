@@ -50,8 +50,8 @@ def quantize_bundle(model: Inference, datalist: Path, *, cache_dir: Path | None 
         The verdict; it may be a refusal.
 
     Raises:
-        UsageError: The bundle has no ``inference_fast.json``, or several networks, or there is no case to take
-            windows from or to score.
+        UsageError: The bundle has no ``inference_fast.json``, several networks or overlapping regions, its cases
+            have several files each, or there is no case to take windows from or to score.
         DataError: A case cannot be predicted or scored.
         MissingExtraError: OpenVINO or NNCF is not installed.
         BackendError: 8 bits cannot run here, or the network cannot be quantized.
@@ -67,9 +67,15 @@ def quantize_bundle(model: Inference, datalist: Path, *, cache_dir: Path | None 
         )
     if AveragedNetworks.of(model.network).further_sha256:
         raise UsageError(f"{model.facts.name} averages several networks; 8 bits are for a single one.")
+    if model.facts.regions:
+        raise UsageError(
+            f"{model.facts.name} has overlapping regions; 8 bits are for classes that exclude each other."
+        )
     if (found := problem(INT8, str(model.device))) is not None:
         raise found
     cases = LabelledCases.of(datalist, model.facts.training_cases)
+    if any(len(case.files) > 1 for case in (*cases.trained, *cases.unseen)):
+        raise UsageError(f"{datalist} has cases of several files; 8 bits are for images of one file each.")
     windows = training_windows(model, cases.trained)
     made = quantize_if_good(
         model.network,

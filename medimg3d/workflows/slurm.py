@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from medimg3d.atomic import write_text
 from medimg3d.bundle.folder import BundleFolder, read_json, set_config_values
 from medimg3d.errors import UsageError
 from medimg3d.workflows.data_check import DataCheck, check_list
+from medimg3d.workflows.jobs import COMMAND_MODULE, TrainingTask, fold_word, training_tasks
 from medimg3d.workflows.training_copy import prepare_copy, read_training_list, record_cases
 
 FIRST_PORT = 29400
@@ -95,23 +95,20 @@ def write_slurm(
         UsageError: No fold or seed.
         RefusedDataError: The check refuses cases.
     """
-    if not folds or not seeds:
-        raise UsageError("No fold or no seed was asked for; expected at least one of each.")
+    tasks = training_tasks(out, folds, seeds)
     job, source = job or SlurmJob(), BundleFolder(bundle)
     if check is not None:
         list_file = check_list(list_file, out, check, bundle=source).list_file.resolve()
-    tasks = [(fold, seed) for seed, fold in product(seeds, folds)]
-    folders = [(out / f"fold_{_word(fold)}_seed_{seed}").resolve() for fold, seed in tasks]
     if job.is_distributed:
-        for (fold, seed), folder in zip(tasks, folders, strict=True):
-            values = dict(overrides or {}) | {"fold": fold, "seed": seed}
-            _prepare(source, folder, list_file, values, overlay)
+        for task in tasks:
+            values = dict(overrides or {}) | {"fold": task.fold, "seed": task.seed}
+            _prepare(source, task.folder, list_file, values, overlay)
         command = _torchrun(job, list_file)
     else:
         command = _train(source, list_file, options)
     out.mkdir(parents=True, exist_ok=True)
     write_text(path, _head(job, out, len(tasks)) + _tasks(tasks, out) + command)
-    return folders
+    return [task.folder for task in tasks]
 
 
 def _prepare(
@@ -145,9 +142,9 @@ def _head(job: SlurmJob, out: Path, num_tasks: int) -> str:
     return "\n".join(["#!/bin/bash", note, *lines, *requeue, "", "set -euo pipefail", ""])
 
 
-def _tasks(tasks: Sequence[tuple[int, int]], out: Path) -> str:
-    folds = " ".join(_word(fold) for fold, _ in tasks)
-    seeds = " ".join(str(seed) for _, seed in tasks)
+def _tasks(tasks: Sequence[TrainingTask], out: Path) -> str:
+    folds = " ".join(fold_word(task.fold) for task in tasks)
+    seeds = " ".join(str(task.seed) for task in tasks)
     return (
         f"folds=({folds})\n"
         f"seeds=({seeds})\n"
@@ -162,7 +159,7 @@ def _train(source: BundleFolder, list_file: Path, options: Sequence[str]) -> str
     python, bundle, datalist = map(shlex.quote, (sys.executable, str(source.root), str(list_file.resolve())))
     return _lines(
         "# the data were checked when this script was written",
-        f"srun {python} -m medimg3d.cli.main train {bundle}",
+        f"srun {python} -m {COMMAND_MODULE} train {bundle}",
         f"--datalist {datalist}",
         '--fold "$fold" --seed "$seed" --out "$out" --resume --no-check',
         *([shlex.join(options)] if options else []),
@@ -192,7 +189,3 @@ def _torchrun(job: SlurmJob, list_file: Path) -> str:
 
 def _lines(comment: str, *parts: str) -> str:
     return comment + "\n" + " \\\n    ".join(parts) + "\n"
-
-
-def _word(fold: int) -> str:
-    return "none" if fold < 0 else str(fold)

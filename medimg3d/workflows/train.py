@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medimg3d.atomic import write_text
+from medimg3d.bundle.finder import has_finder
 from medimg3d.bundle.folder import TRAINING_CASES, WEIGHTS, BundleFolder, read_json, set_config_values
 from medimg3d.bundle.start_weights import (
     StartReport,
@@ -21,7 +22,7 @@ from medimg3d.bundle.start_weights import (
     refuse_other_start,
 )
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.folds import case_name, select_fold
+from medimg3d.data.folds import case_name, select_fold, split_unit
 from medimg3d.data.json_file import write_json
 from medimg3d.engines.history import read_history
 from medimg3d.errors import BundleError, DataError, MissingExtraError, UsageError
@@ -34,10 +35,14 @@ from medimg3d.workflows.training_copy import (
     record_cases,
 )
 
+if TYPE_CHECKING:
+    from medimg3d.workflows.train_finder import FinderResult
+
 SETTINGS = Path("training") / "settings.json"
 HISTORY = Path("training") / "history.csv"
 START_REPORT = Path("training") / "start.json"
 ALL_CASES = -1
+STAGES = ("all", "finder", "fine")
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class TrainingResult:
         validation_cases: Number of cases held out.
         rejected: Cases of the datalist that were left out, with the reason.
         start: What of the weights that it began with was loaded, in words; empty if it began at random.
+        finder: How well the region finder of the bundle does, in words; empty without one.
     """
 
     bundle: Path
@@ -84,6 +90,7 @@ class TrainingResult:
     validation_cases: int
     rejected: dict[str, str] = field(default_factory=dict)
     start: list[str] = field(default_factory=list)
+    finder: list[str] = field(default_factory=list)
 
 
 def train(
@@ -105,6 +112,8 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     overlay: str | None = None,
     start_from: Path | None = None,
+    stage: str = "all",
+    finder_epochs: int | None = None,
     progress: bool = True,
     check: DataCheck | None = DataCheck(),
 ) -> TrainingResult:
@@ -130,6 +139,8 @@ def train(
         overlay: A config of the bundle (``"three_classes"``) whose values are written into the copy's configs.
         start_from: Begin with the weights of this bundle (a folder) or file: what fits in name and shape. They are
             copied beside the new ones and named in ``train.json``; what they were trained on counts as trained on.
+        stage: Of a bundle with a region finder: ``"finder"`` or ``"fine"`` alone; ``"all"`` trains one after the other.
+        finder_epochs: Length of the finder's training; its recipe's if None.
         progress: Show a progress bar on standard error.
         check: How images and label maps are checked before anything is trained; None to go unchecked.
 
@@ -146,6 +157,7 @@ def train(
     source = BundleFolder(bundle)
     source.config("train")
     source.config("train_fast")
+    with_finder = _check_stage(source, out, stage, resume=resume)
     if tracking is not None and find_spec(tracking) is None:
         raise MissingExtraError(tracking, "tracking")
     list_file = find_datalist(dataset_dir, datalist)
@@ -161,6 +173,29 @@ def train(
         checked = _check(copy, list_file, check, cache_dir)
         list_file, rejected = checked.list_file.resolve(), checked.report.rejected
         training_list = read_list(list_file)
+    options: dict[str, Any] = {"show_progress": progress, "resume": resume}
+    if num_workers is not None:
+        options["num_workers"] = num_workers
+    if cache_dir is not None:
+        options["cache_dir"] = str(cache_dir.resolve())
+    found: list[str] = []
+    if with_finder:
+        from medimg3d.workflows.train_finder import refuse_other_fold, train_finder
+
+        refuse_other_fold(copy.root, fold)
+        if stage != "fine":
+            finder = train_finder(
+                copy,
+                list_file,
+                fold=fold,
+                epochs=finder_epochs,
+                seed=seed,
+                options=options,
+                tracking=tracking,
+            )
+            found = [finder.line()]
+        if stage == "finder":
+            return _of_finder(copy, training_list.cases, finder, rejected)
     resumed = (copy.root / CHECKPOINT).is_file()
     settings = _settings(copy, fold, epochs, max_minutes, seed, precision, compiled, resumed)
     set_config_values(copy.config("train"), _recipe_values(settings))
@@ -173,19 +208,63 @@ def train(
         record_cases(copy, training_list, settings.fold, resumed=resumed, start=start)
     except ValueError as err:  # folds that do not fit the cases
         raise DataError(f"{err} Make the datalist anew with medimg3d datalist --num-folds.") from err
-    options: dict[str, Any] = {"show_progress": progress, "resume": resume}
-    if num_workers is not None:
-        options["num_workers"] = num_workers
-    if cache_dir is not None:
-        options["cache_dir"] = str(cache_dir.resolve())
     _run(copy, list_file, settings, options, tracking)
-    result = _finish(copy, training_list.cases, settings)
+    result = _finish(copy, training_list.cases, settings, found)
     is_pretraining = bool(read_json(copy.config("train")).get("pretraining"))
     if copy.is_classifier and settings.fold != ALL_CASES and not is_pretraining:
         from medimg3d.workflows.calibrate import calibrate
 
         calibrate(copy.root, list_file)
     return replace(result, rejected=rejected)
+
+
+def _check_stage(source: BundleFolder, out: Path, stage: str, *, resume: bool) -> bool:
+    """Whether the bundle has a region finder.
+
+    Raises:
+        UsageError: A stage that there is not, or ``out`` holds a finder that is not to be resumed.
+    """
+    if stage not in STAGES:
+        raise UsageError(f"--stage is {stage}; expected {', '.join(STAGES)}.")
+    if not has_finder(source):
+        if stage != "all":
+            raise UsageError(f"{source.name} has no region finder; leave --stage away.")
+        return False
+    if stage != "fine" and not resume:
+        from medimg3d.workflows.train_finder import refuse_finder
+
+        refuse_finder(out)
+    return True
+
+
+def _of_finder(
+    copy: BundleFolder, cases: list[dict[str, Any]], finder: FinderResult, rejected: dict[str, str]
+) -> TrainingResult:
+    """The result of a training that ends with the finder."""
+    config = read_json(copy.config("train"))
+    numbers = {
+        part: len(
+            select_fold(
+                cases,
+                fold=finder.settings.fold,
+                part=part,
+                num_folds=config["num_folds"],
+                seed=config["fold_seed"],
+            )
+        )
+        for part in ("training", "validation")
+        if part == "training" or finder.settings.fold != ALL_CASES
+    }
+    return TrainingResult(
+        bundle=copy.root,
+        settings=TrainingSettings(**asdict(finder.settings)),
+        history=finder.history,
+        split_by=split_unit(cases),
+        training_cases=numbers["training"],
+        validation_cases=numbers.get("validation", 0),
+        rejected=rejected,
+        finder=[finder.line()],
+    )
 
 
 def _start_weights(source: BundleFolder, start_from: Path) -> StartWeights:
@@ -315,7 +394,9 @@ def _run(
     )
 
 
-def _finish(copy: BundleFolder, cases: list[dict[str, Any]], settings: TrainingSettings) -> TrainingResult:
+def _finish(
+    copy: BundleFolder, cases: list[dict[str, Any]], settings: TrainingSettings, found: list[str]
+) -> TrainingResult:
     record = read_json(copy.root / TRAINING_CASES)
     record["weights_sha256"] = content_sha256(copy.root / WEIGHTS)
     write_text(copy.root / TRAINING_CASES, json.dumps(record, indent=1) + "\n")
@@ -333,9 +414,23 @@ def _finish(copy: BundleFolder, cases: list[dict[str, Any]], settings: TrainingS
         training_cases=sum("from" not in case for case in record["cases"]),
         validation_cases=0 if settings.fold == ALL_CASES else len(held_out),
         start=_start_lines(copy) + _seen_before(record, held_out, settings.fold),
+        finder=found or _finder_lines(copy, settings.fold),
     )
     write_text(copy.root / "docs" / "README.md", _card(copy, result))
     return result
+
+
+def _finder_lines(copy: BundleFolder, fold: int) -> list[str]:
+    """What stands of a finder that was trained before."""
+    if not has_finder(copy):
+        return []
+    from medimg3d.workflows.train_finder import RECALL, read_recalls, recall_line
+
+    if not (copy.root / RECALL).is_file():
+        return [
+            "The region finder is not trained yet, which prediction needs: medimg3d train --stage finder."
+        ]
+    return [recall_line(read_recalls(copy), held_out=fold != ALL_CASES)]
 
 
 def _seen_before(record: Mapping[str, Any], held_out: list[dict[str, Any]], fold: int) -> list[str]:
@@ -372,7 +467,7 @@ def _card(copy: BundleFolder, result: TrainingResult) -> str:
         f"Made by `medimg3d train` from a bundle's recipe (`configs/train.json`, version {copy.version}).\n\n"
         f"- Trained on {result.training_cases} cases; {held_out} (fold {settings.fold}, split by {result.split_by}).\n"
         f"- {settings.epochs} epochs, seed {settings.seed}, {settings.precision}.\n"
-        f"{''.join(f'- {line}' + chr(10) for line in result.start)}"
+        f"{''.join(f'- {line}' + chr(10) for line in [*result.start, *result.finder])}"
         "- The cases are named with their hashes in `models/training_cases.json`; the history is in "
         "`training/history.csv`.\n"
         "- No figure stands here yet: predict the held-out cases and run `medimg3d evaluate`.\n"

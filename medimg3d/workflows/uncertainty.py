@@ -140,15 +140,7 @@ class UncertaintyMaps:
 
     def write_table(self, cases: Sequence[str]) -> Path:
         """``uncertainty.csv``: a row a case, the least sure one first."""
-        found = [doubt for case in cases if (doubt := read_doubt(self.out, case)) is not None]
-        text = io.StringIO(newline="")
-        columns = [one.name for one in fields(CaseDoubt)]
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        for doubt in sorted(found, key=lambda one: (-one.doubt, one.case)):
-            writer.writerow(asdict(doubt) | {"unusual": "yes" if doubt.unusual else "no"})
-        write_text(self.out / TABLE, text.getvalue())
-        return self.out / TABLE
+        return write_doubts(self.out, cases)
 
 
 def read_threshold(bundle: BundleFolder) -> Threshold | None:
@@ -164,6 +156,19 @@ def read_doubt(out: Path, case: str) -> CaseDoubt | None:
     """What was written of a case; None if nothing was."""
     path = out / FOLDER / f"{case}.json"
     return CaseDoubt(**read_json(path)) if path.is_file() else None
+
+
+def write_doubts(out: Path, cases: Sequence[str]) -> Path:
+    """``uncertainty.csv`` of what was written of the cases: a row each, the least sure one first."""
+    found = [doubt for case in cases if (doubt := read_doubt(out, case)) is not None]
+    text = io.StringIO(newline="")
+    columns = [one.name for one in fields(CaseDoubt)]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for doubt in sorted(found, key=lambda one: (-one.doubt, one.case)):
+        writer.writerow(asdict(doubt) | {"unusual": "yes" if doubt.unusual else "no"})
+    write_text(out / TABLE, text.getvalue())
+    return out / TABLE
 
 
 def _write_map(entropy: NDArray[np.float32], header: Any, path: Path) -> None:

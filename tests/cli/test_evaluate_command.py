@@ -130,3 +130,14 @@ def test_options_for_classes_are_refused_for_label_maps(run, study, tmp_path, op
 def test_options_for_label_maps_are_refused_for_classes(run, films, tmp_path):
     error = run(tmp_path / "predictions", films, "--out", tmp_path / "out", "--images", tmp_path).exception
     assert "holds predicted classes, for which --images does nothing" in str(error)
+
+
+def test_regions_are_given_as_json_and_stand_in_the_table(run, study, tmp_path):
+    regions = '{"whole": [1, 2], "rear": [2]}'
+    options = ("--out", tmp_path / "out", "--num-worst", 0, "--regions", regions, "--predicted", "labels")
+    result = run(tmp_path / "predictions", study, *options, "--json")
+    assert result.exit_code == 0, result.output
+    assert list(json.loads(result.stdout)["metrics"]["dice"])[:2] == ["whole", "rear"]
+    wrong = run(tmp_path / "predictions", study, "--out", tmp_path / "out", "--predicted", "values")
+    assert isinstance(wrong.exception, UsageError)
+    assert "expected regions or labels" in str(wrong.exception)

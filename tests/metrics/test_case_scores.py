@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medimg3d.metrics.case_scores import score_classes
+from medimg3d.metrics.case_scores import score_classes, score_unions
 
 
 def maps() -> tuple[np.ndarray, np.ndarray]:
@@ -45,3 +45,50 @@ def test_maps_of_different_shapes_are_refused():
     pred, truth = maps()
     with pytest.raises(ValueError, match="expected one grid"):
         score_classes(pred[1:], truth, [1], spacing_mm=None, tolerance_mm=1)
+
+
+def test_a_union_of_labels_is_scored_as_one_structure_and_may_overlap_another():
+    truth = np.zeros((4, 4, 4), dtype=np.uint8)
+    truth[:2], truth[0] = 2, 1  # 16 voxels of 1, 16 of 2
+    pred = np.where(truth > 0, 1, 0).astype(np.uint8)
+    pred[1] = 0  # the whole lacks 16 of its 32 voxels; the core is there
+    unions = {1: ((1, 2), (1, 2)), 2: ((1,), (1,))}
+    scores = score_unions(pred, truth, unions, spacing_mm=(1, 1, 1), tolerance_mm=0)
+    assert scores[1].dice == pytest.approx(2 * 16 / (16 + 32))
+    assert scores[2].dice == 1
+    assert scores[1].volume_difference_ml == pytest.approx(-0.016)
+
+
+def test_voxels_of_the_ignored_value_count_in_no_score():
+    truth = np.zeros((6, 6, 6), dtype=np.uint8)
+    truth[1:4, 1:5, 1:5] = 1
+    truth[4:] = 255
+    pred = np.zeros_like(truth)
+    pred[1:6, 1:5, 1:5] = 1  # agrees wherever the truth is known
+    how = {"spacing_mm": (1, 1, 1), "tolerance_mm": 0, "ignored": 255}
+    score = score_unions(pred, truth, {1: ((1,), (1,))}, **how)[1]
+    assert (score.dice, score.hd95_mm, score.surface_dice, score.volume_difference_ml) == (1, 0, 1, 0)
+
+
+def test_a_surface_that_only_the_ignored_voxels_cut_is_none():
+    # Both masks fill the known half: their only wall between known voxels is missing, so nothing can be compared.
+    truth = np.full((4, 4, 4), 255, dtype=np.uint8)
+    truth[:, :, 1] = 1
+    score = score_unions(
+        truth // 255 * 0 + 1, truth, {1: ((1,), (1,))}, spacing_mm=(1, 1, 1), tolerance_mm=1, ignored=255
+    )[1]
+    assert score.dice == 1
+    assert np.isnan(score.hd95_mm)
+    assert np.isnan(score.surface_dice)
+
+
+def test_distances_are_taken_between_known_voxels_alone():
+    # One wall is 1 voxel off, and further along I nobody labelled: without the cut the far wall would count too.
+    truth, pred = np.zeros((2, 8, 6, 6), dtype=np.uint8)
+    truth[2:6, 1:5, 1:5] = 1
+    pred[3:6, 1:5, 1:5] = 1
+    truth[5:] = 255
+    how = {"spacing_mm": (2, 2, 2), "tolerance_mm": 0}
+    score = score_unions(pred, truth, {1: ((1,), (1,))}, ignored=255, **how)[1]
+    assert score.dice == pytest.approx(2 * 2 / (2 + 3))
+    assert score.hd95_mm == 2

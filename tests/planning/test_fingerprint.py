@@ -48,3 +48,22 @@ def test_a_missing_file_is_a_problem_of_its_case(tmp_path):
     (tmp_path / "list.json").write_text('{"training": [{"image": "absent.nii.gz"}]}')
     one = fingerprint_cases(load_datalist(tmp_path / "list.json"), tmp_path / "cache", workers=1)[0]
     assert "cannot be read" in one.problem
+
+
+def test_the_box_of_what_is_labelled_is_counted_in_ras_order_without_ignored_voxels(tmp_path):
+    turned = np.zeros((4, 4))
+    turned[0, 2], turned[1, 0], turned[2, 1], turned[3, 3] = 3.0, 1.0, 2.0, 1.0  # array axes run A, S, R
+    label = np.zeros((5, 6, 7), np.uint8)
+    label[1:3, 4, 2:6] = 1
+    label[0, 0, 0] = 255
+    for name, array in (("image", np.ones((5, 6, 7), np.float32)), ("label", label), ("empty", 0 * label)):
+        phantoms.write_nifti(tmp_path / f"{name}.nii.gz", array, turned)
+    cases = ", ".join(
+        f'{{"id": "{name}", "image": "image.nii.gz", "label": "{name}.nii.gz"}}'
+        for name in ("label", "empty")
+    )
+    (tmp_path / "list.json").write_text(f'{{"labels": {{"0": "b", "1": "x"}}, "training": [{cases}]}}')
+    found = fingerprint_cases(
+        load_datalist(tmp_path / "list.json"), tmp_path / "cache", workers=1, ignore_label=255
+    )
+    assert [one.box for one in found] == [((2, 6), (1, 3), (4, 5)), ()]
