@@ -115,6 +115,9 @@ class MemoryPlanner:
     def fitted(self, image: MetaTensor) -> Inference:
         """The bundle with an inferer that fits one preprocessed image.
 
+        Of the bundle's batch of windows and a batch of one, it takes the one with which fewer windows have to be
+        cut; of equals the bundle's.
+
         Args:
             image: Shape (channels, I, J[, K]); it is in memory already.
 
@@ -125,25 +128,22 @@ class MemoryPlanner:
 
         inferer: Any = self.model.inferer
         original = RecordedGrid.of(image).axis_map.original_shape
-        batches = sorted({1, inferer.stream.window.sw_batch_size}, reverse=True)
-        for batch in batches:
+        loaded = image.numel() * image.element_size()
+        plans: dict[int, StreamPlan] = {}
+        for batch in sorted({1, inferer.stream.window.sw_batch_size}):
             try:
-                plan = self._plan(
-                    tuple(image.shape), original, batch=batch, loaded=image.numel() * image.element_size()
-                )
+                plans[batch] = self._plan(tuple(image.shape), original, batch=batch, loaded=loaded)
             except UsageError:
-                if batch == batches[-1]:
+                if not plans:  # the smallest batch does not fit
                     raise
-            else:
-                _log.info(
-                    "%d bytes planned of %d: axis %d, tile %s, %d planes a block, %d windows, batch %d",
-                    plan.need.total, self.cap, plan.axis, plan.tile, plan.block, plan.windows, batch,
-                )  # fmt: skip
-                planned = inferer.planned(
-                    axis=plan.axis, tile=plan.tile, block=plan.block, sw_batch_size=batch
-                )
-                return replace(self.model, inferer=planned)
-        raise AssertionError("there is at least one batch size")
+        batch = min(plans, key=lambda one: (plans[one].windows, -one))
+        plan = plans[batch]
+        _log.info(
+            "%d bytes planned of %d: axis %d, tile %s, %d planes a block, %d windows, batch %d",
+            plan.need.total, self.cap, plan.axis, plan.tile, plan.block, plan.windows, batch,
+        )  # fmt: skip
+        planned = inferer.planned(axis=plan.axis, tile=plan.tile, block=plan.block, sw_batch_size=batch)
+        return replace(self.model, inferer=planned)
 
     def _plan(
         self, shape: Sequence[int], original: Sequence[int], *, batch: int, loaded: int = 0
