@@ -184,8 +184,15 @@ def test_the_command_refuses_a_memory_cap_and_resume_for_classifiers(folders, tm
 
     app = typer.Typer()
     command.register(app)
-    for option in (["--memory-gb", "2"], ["--resume"], ["--uncertainty"]):
+    for option in (
+        ["--memory-gb", "2"],
+        ["--resume"],
+        ["--uncertainty"],
+        ["--region-masks"],
+        ["--section", "test"],
+    ):
         arguments = [BUNDLES / FILMS, folders[FILMS], "--out", tmp_path / "out", *option]
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert isinstance(result.exception, UsageError)
-        assert "--uncertainty are for bundles that segment" in str(result.exception)
+        assert str(result.exception).endswith("are for bundles that segment.")
+        assert option[0] in str(result.exception)
