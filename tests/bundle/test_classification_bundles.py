@@ -76,16 +76,28 @@ def test_a_training_leaves_weights_history_and_a_decision(trained):
     assert decision["chosen_on"].startswith("held-out fold 0 of 3")
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_stock_monai_and_medimg3d_write_the_same_predictions(trained, films, tmp_path):
     stock_monai.monai_bundle(
         "run", cwd=tmp_path, config_file=trained / "configs" / "inference.json", bundle_root=trained,
         dataset_dir=films, output_dir=tmp_path / "stock",
     )  # fmt: skip
     predict_classification(trained, [films], tmp_path / "own", fast=False)
-    stock = (tmp_path / "stock" / "predictions.csv").read_text()
-    own = (tmp_path / "own" / "predictions.csv").read_text()
-    assert stock == own
-    assert len(stock.splitlines()) == 13
+    stock = read_rows(tmp_path / "stock" / "predictions.csv")
+    own = read_rows(tmp_path / "own" / "predictions.csv")
+    assert len(stock) == 12
+    for stock_row, own_row in zip(stock, own, strict=True):
+        assert stock_row.keys() == own_row.keys()
+        for column, value in stock_row.items():
+            if column.startswith("probability"):
+                # Two processes: the library that multiplies matrices may divide its sums otherwise.
+                assert float(own_row[column]) == pytest.approx(float(value), abs=1e-6)
+            else:
+                assert own_row[column] == value
 
 
 def test_stock_monai_trains_and_evaluates(trained, films, tmp_path):
