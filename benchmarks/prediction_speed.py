@@ -109,7 +109,7 @@ def one_round(given: argparse.Namespace, number: int) -> None:
                 continue
             report(
                 given, round=number, backend=backend, against=order, ratio=other["seconds"] / ours["seconds"],
-                least_dice=least_dice(given.folder / f"stock_{order}", given.folder / f"medimg3d_{backend}"),
+                **agreement(given.folder / f"stock_{order}", given.folder / f"medimg3d_{backend}"),
                 **side_by_side(other, ours, "seconds", "peak_memory_gb"),
             )  # fmt: skip
 
@@ -344,8 +344,8 @@ def fast_config() -> Config:
     }  # fmt: skip
 
 
-def least_dice(stock: Path, ours: Path) -> float:
-    """The lowest Dice of a class between two label maps."""
+def agreement(stock: Path, ours: Path) -> dict[str, float]:
+    """The lowest Dice of a class between two label maps, the voxels of that class, and the share of equal voxels."""
     import nibabel
 
     one, other = (
@@ -354,8 +354,13 @@ def least_dice(stock: Path, ours: Path) -> float:
     both, first, second = (
         np.bincount(a.ravel().astype(np.int64), minlength=256) for a in (one[one == other], one, other)
     )
-    present = (first + second) > 0
-    return float((2 * both[present] / (first + second)[present]).min())
+    present = np.flatnonzero(first + second)
+    dice = 2 * both[present] / (first + second)[present]
+    return {
+        "least_dice": float(dice.min()),
+        "voxels_of_that_class": int(first[present[dice.argmin()]]),
+        "equal_voxels": float(np.mean(one == other)),
+    }
 
 
 def peak_memory_gb() -> float:

@@ -235,8 +235,15 @@ def speed_row(line: Line) -> tuple[str, ...]:
     """File to label map."""
     what = f"{_of(line)}, {line['backend']}, against {line['against']}"
     is_same_method = line["against"] == "zoo"  # the cheap order's labels are others, whoever works them out
-    agreement = f"Dice ≥ {line['least_dice']:.4f}" if is_same_method else ""
+    agreement = f"Dice ≥ {line['least_dice']:.4f}{_of_class(line)}" if is_same_method else ""
     return what, *_seconds(line), _ratio(line), agreement, _memory(line)
+
+
+def _of_class(line: Line) -> str:
+    """How large the class is that agrees least, where some voxels differ."""
+    if "equal_voxels" not in line or line["least_dice"] >= 0.99995:
+        return ""
+    return f" ({line['voxels_of_that_class']:,} voxels); {100 * line['equal_voxels']:.2f}% equal"
 
 
 def parts_row(line: Line) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from medimg3d.cli.output import (
     print_table,
     progress_bar,
 )
+from medimg3d.errors import UsageError
 
 if TYPE_CHECKING:
     from medimg3d.workflows.ingest import IngestResult
@@ -49,6 +50,47 @@ ToleranceOption = Annotated[
     float,
     typer.Option("--tolerance-mm", min=0, help="Allowed distance between the grids of image and label."),
 ]
+ImageFolderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image-folder", metavar="NAME", help="Folder of the images below FOLDER, with --label-folder."
+    ),
+]
+LabelFolderOption = Annotated[
+    str | None,
+    typer.Option("--label-folder", metavar="NAME", help="Folder of the label maps, of the same names."),
+]
+TableOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--table",
+        metavar="CSV",
+        help="A row a case (column id) or a patient (column patient): patient, fold, split; "
+        "other columns become values.",
+    ),
+]
+TestWhereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--test-where",
+        metavar="COLUMN=VALUE",
+        help="Cases with this value are for testing: another hospital.",
+    ),
+]
+StructureOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--structure", metavar="VALUE=NAME", help="Name of a value in the label maps; repeat for more."
+    ),
+]
+ModalityOption = Annotated[
+    list[str] | None,
+    typer.Option("--modality", metavar="NAME", help="CT, MRI, PET …; repeat, in the order of the channels."),
+]
+NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the study.")]
+LicenceOption = Annotated[
+    str | None, typer.Option("--licence", metavar="TEXT", help="Licence of the images.")
+]
 CheckOption = Annotated[
     bool, typer.Option("--check/--no-check", help="Read and check every image, or go by the names alone.")
 ]
@@ -65,6 +107,14 @@ def datalist(
     num_folds: FoldsOption = None,
     seed: SeedOption = 0,
     patient_pattern: PatternOption = None,
+    image_folder: ImageFolderOption = None,
+    label_folder: LabelFolderOption = None,
+    table: TableOption = None,
+    test_where: TestWhereOption = None,
+    structure: StructureOption = None,
+    modality: ModalityOption = None,
+    name: NameOption = None,
+    licence: LicenceOption = None,
     check: CheckOption = True,
     tolerance_mm: ToleranceOption = 0.1,
     as_json: JsonOption = False,
@@ -93,11 +143,24 @@ def datalist(
       [dim]# two hospitals, ten folds[/]
       medimg3d datalist hospital_a hospital_b --out both.json --num-folds 10
 
+      [dim]# folders and a table of another kind; one hospital is for testing[/]
+      medimg3d datalist lung --out lung.json --image-folder ct --label-folder tumour --table patients.csv \
+          --test-where source=Stanford --structure 1=tumour --modality CT
+
       [dim]# check a datalist, and write one without the cases that cannot be used[/]
       medimg3d datalist both.json --out checked.json
     """
+    from medimg3d.data.set_description import SetDescription
     from medimg3d.workflows.ingest import make_datalist
 
+    description = SetDescription(
+        table=table,
+        test_where=_pair_of("--test-where", test_where) if test_where else None,
+        structures=_structures(structure or []),
+        modality=tuple(modality or ()),
+        name=name or "",
+        licence=licence or "",
+    )
     with progress_bar("Checking images") as progress:
         result = make_datalist(
             folders,
@@ -105,6 +168,8 @@ def datalist(
             num_folds=num_folds,
             seed=seed,
             patient_pattern=patient_pattern,
+            pair=_folder_pair(image_folder, label_folder),
+            description=description,
             check=check,
             tolerance_mm=tolerance_mm,
             progress=progress,
@@ -116,6 +181,31 @@ def datalist(
         _show(result)
     if result.rejected:
         raise typer.Exit(EXIT_REJECTS)
+
+
+def _folder_pair(image_folder: str | None, label_folder: str | None) -> tuple[str, str] | None:
+    if image_folder is None and label_folder is None:
+        return None
+    if image_folder is None or label_folder is None:
+        raise UsageError("Found one of --image-folder and --label-folder; expected both or none.")
+    return image_folder, label_folder
+
+
+def _pair_of(option: str, text: str) -> tuple[str, str]:
+    left, sign, right = text.partition("=")
+    if not (left and sign and right):
+        raise UsageError(f"{option} is {text!r}; expected two parts with = between them.")
+    return left, right
+
+
+def _structures(texts: list[str]) -> dict[int, str]:
+    pairs = [_pair_of("--structure", text) for text in texts]
+    wrong = next((value for value, _ in pairs if not value.isdigit() or int(value) == 0), None)
+    if wrong is not None:
+        raise UsageError(f"--structure has the value {wrong!r}; expected a whole number from 1.")
+    if len({value for value, _ in pairs}) < len(pairs):
+        raise UsageError("--structure names a value twice; give each value one name.")
+    return {int(value): name for value, name in pairs}
 
 
 def _show(result: IngestResult) -> None:

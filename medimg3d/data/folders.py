@@ -57,7 +57,12 @@ class _Files:
     rejected: dict[Path, str]
 
 
-def read_folders(folders: Sequence[str | Path], *, patient_pattern: str | None = None) -> FolderScan:
+def read_folders(
+    folders: Sequence[str | Path],
+    *,
+    patient_pattern: str | None = None,
+    pair: tuple[str, str] | None = None,
+) -> FolderScan:
     """Recognise several folders and merge their cases.
 
     Args:
@@ -65,6 +70,8 @@ def read_folders(folders: Sequence[str | Path], *, patient_pattern: str | None =
             in front.
         patient_pattern: Regular expression searched in each case's path below its folder; its first group
             (the whole match if it has none) is the patient. A case without a match is rejected.
+        pair: Names of the folders of images and of label maps, below each of ``folders``, where they are
+            none of the usual ones.
 
     Returns:
         The cases of all folders and the rejected files; nothing is read but names and ``dataset.json``.
@@ -76,7 +83,7 @@ def read_folders(folders: Sequence[str | Path], *, patient_pattern: str | None =
     paths = [Path(folder) for folder in folders]
     if not paths:
         raise UsageError("No folder was given; expected at least one folder with images.")
-    scans = [read_folder(path) for path in paths]
+    scans = [read_folder(path, pair=pair) for path in paths]
     if patient_pattern is not None:
         pattern = _compile(patient_pattern)
         scans = [_with_patients(scan, path, pattern) for scan, path in zip(scans, paths, strict=True)]
@@ -87,7 +94,7 @@ def read_folders(folders: Sequence[str | Path], *, patient_pattern: str | None =
     return scans[0] if len(scans) == 1 else _merge(scans, paths)
 
 
-def read_folder(folder: str | Path) -> FolderScan:
+def read_folder(folder: str | Path, *, pair: tuple[str, str] | None = None) -> FolderScan:
     """Recognise one folder; see :func:`read_folders`.
 
     Raises:
@@ -97,6 +104,8 @@ def read_folder(folder: str | Path) -> FolderScan:
     root = Path(folder).absolute()
     if not root.is_dir():
         raise UsageError(f"No folder {folder}; expected a folder with images.")
+    if pair is not None:
+        return _with_unique_names(_read_named_pair(root, *pair), root)
     if not _visible(root):
         raise UsageError(f"Folder {folder} is empty; expected one of: {'; '.join(LAYOUTS)}.")
     readers: tuple[Callable[[Path], FolderScan | None], ...] = (
@@ -201,13 +210,18 @@ def _read_pairs(root: Path) -> FolderScan | None:
     """``images/`` and ``labels/``: files of the same name belong together."""
     for image_folder, label_folder in _PAIR_FOLDERS:
         if (root / image_folder).is_dir() and (root / label_folder).is_dir():
-            scan = _pair(root, _scan(root / image_folder), _scan(root / label_folder))
-            return replace(
-                scan,
-                datalist=replace(scan.datalist, name=root.name),
-                layouts=(f"{image_folder} + {label_folder}",),
-            )
+            return _read_named_pair(root, image_folder, label_folder)
     return None
+
+
+def _read_named_pair(root: Path, image_folder: str, label_folder: str) -> FolderScan:
+    for name in (image_folder, label_folder):
+        if not (root / name).is_dir():
+            found = ", ".join(path.name for path in _visible(root) if path.is_dir()) or "no folder"
+            raise UsageError(f"No folder {name} in {root}; there is {found}.")
+    scan = _pair(root, _scan(root / image_folder), _scan(root / label_folder))
+    layout = f"{image_folder} + {label_folder}"
+    return replace(scan, datalist=replace(scan.datalist, name=root.name), layouts=(layout,))
 
 
 def _read_table(root: Path) -> FolderScan | None:

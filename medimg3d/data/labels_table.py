@@ -7,16 +7,14 @@ Every other column becomes an entry of the case's ``values``.
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 
 from medimg3d.data.datalist import SECTIONS, Case, Datalist, Section, with_cases
 from medimg3d.data.image_facts import image_ending, is_dicom_folder
 from medimg3d.data.section_names import section_named
+from medimg3d.data.table_file import Cell, named_columns, read_table, typed_rows
 from medimg3d.errors import DataError
 
 TABLE_NAME = "labels.csv"
@@ -49,15 +47,15 @@ def read_labels_table(root: Path) -> tuple[Datalist, dict[str, str]] | None:
     path = root / TABLE_NAME
     if not path.is_file():
         return None
-    columns, rows = _read_rows(path)
-    names = _column_names(columns)
+    columns, rows = read_table(path)
+    names = named_columns(columns, _COLUMNS)
     if "file" not in names or "class" not in names:
         return None
     if not rows:
         raise DataError(f"{path} has no row; expected a header and one row an image.")
     if image_ending(Path(rows[0][names["class"]])):
         return None  # label maps, not classes
-    values = _values(rows, [name for name in columns if name not in names.values()])
+    values = typed_rows(rows, [name for name in columns if name not in names.values()])
     cases: dict[Section, list[Case]] = {section: [] for section in SECTIONS}
     rejected: dict[str, str] = {}
     listed: set[Path] = set()
@@ -76,33 +74,6 @@ def read_labels_table(root: Path) -> tuple[Datalist, dict[str, str]] | None:
     }
     classes = {str(case.class_label) for own in cases.values() for case in own if case.class_label}
     return with_cases(Datalist(name=root.name, classes=_sorted_classes(classes)), cases), rejected
-
-
-def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns, and rows by column, every cell stripped; commas, semicolons or tabs between the cells."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        raise DataError(f"{path} cannot be read ({type(err).__name__}); expected a table in UTF-8.") from err
-    head = lines[0] if lines else ""
-    cells = csv.reader(lines, delimiter=max(",;\t", key=head.count))
-    columns = [name.strip() for name in next(cells, [])]
-    rows = [
-        dict(zip_longest(columns, (cell.strip() for cell in row[: len(columns)]), fillvalue=""))
-        for row in cells
-        if any(row)
-    ]
-    return columns, rows
-
-
-def _column_names(columns: Sequence[str]) -> dict[str, str]:
-    """What a column is for, to its name in the table; the first known name counts."""
-    by_lower = {column.lower(): column for column in columns}
-    found = {
-        use: next((by_lower[name] for name in known if name in by_lower), None)
-        for use, known in _COLUMNS.items()
-    }
-    return {use: name for use, name in found.items() if name is not None}
 
 
 def _path_of(text: str, root: Path) -> Path:
@@ -126,9 +97,7 @@ def _problem(text: str, image: Path, section: Section | None, split: str) -> str
     return ""
 
 
-def _case(
-    image: Path, row: _Row, names: Mapping[str, str], values: Mapping[str, str | int | float | None]
-) -> Case:
+def _case(image: Path, row: _Row, names: Mapping[str, str], values: Mapping[str, Cell]) -> Case:
     return Case(
         image=image,
         id=row.get(names.get("id", "")) or (image.name if image.is_dir() else None),
@@ -136,23 +105,6 @@ def _case(
         class_label=row[names["class"]] or None,
         values=values,
     )
-
-
-def _values(rows: Sequence[_Row], columns: Sequence[str]) -> list[dict[str, str | int | float | None]]:
-    """The other columns of each row: numbers where the whole column holds numbers, None where blank."""
-    by_column = {column: _typed([row[column] for row in rows]) for column in columns}
-    return [{column: cells[number] for column, cells in by_column.items()} for number in range(len(rows))]
-
-
-def _typed(cells: Sequence[str]) -> list[str | int | float | None]:
-    for kind in (int, float):
-        try:
-            numbers = [kind(cell) if cell else None for cell in cells]
-        except ValueError:
-            continue
-        if all(number is None or math.isfinite(number) for number in numbers):
-            return list(numbers)
-    return [cell or None for cell in cells]
 
 
 def _free(root: Path, listed: set[Path]) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, groupby, product
 from operator import itemgetter
@@ -27,8 +27,10 @@ from medimg3d.inference.window_sums import WindowSums
 
 Network = Callable[[torch.Tensor], Any]
 Progress = Callable[[int, int], None]
-_Batch = tuple[int, list[tuple[int, ...]]]
-"""Number of a pass, and the first voxels of windows that go into the network together."""
+_Windows = tuple[int, list[tuple[int, ...]]]
+"""Number of a pass, and the first voxels of windows of it."""
+_Batch = list[_Windows]
+"""What goes into the network together."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def stream_windows(
     is walked in columns, one tile after the other: windows on a border between tiles are run again for each tile
     that they touch, so the result is the same and costs time, not memory.
 
-    Batches of windows are filled from one slab of windows; the last batch of a slab may be smaller. Networks that
+    Batches of windows are filled from one slab of windows and its mirror images, where those are averaged after
+    stitching; the last batch of a slab may be smaller. Networks that
     run several windows side by side (an attribute ``streams`` above 1) get single windows, as many at a time as the
     batch has, while those that are done are summed. Nothing is kept for gradients. Arguments are checked at the
     call, images and outputs as the blocks are drawn.
@@ -190,6 +193,15 @@ class _Pass:
             del output
         assert total is not None
         return total
+
+    def runs_with(self, other: _Pass) -> bool:
+        """Whether the windows of both can be run in one batch: one flip each, and the same networks."""
+        return self.networks == other.networks and len(self.flips) == len(other.flips) == 1
+
+    def turned(self, windows: torch.Tensor) -> torch.Tensor:
+        """Windows, or what was predicted for them, in the other orientation; of a pass of one flip."""
+        dims = [along + 2 for along in self.flips[0]]
+        return torch.flip(windows, dims) if dims else windows
 
     def recycle(self, outputs: torch.Tensor) -> None:
         """Give a prediction that is summed back to a network that can write into it again."""
@@ -290,22 +302,24 @@ class _Walk:
 
     def _add_slabs(self, numbers: Sequence[int], start: int, box: Box) -> None:
         """Run the windows of some passes that begin at one plane and touch the region."""
-        batches = [batch for index in numbers for batch in self._batches(index, start, box)]
+        wanted = [(index, self._wanted(index, start, box)) for index in numbers]
         threads = torch.get_num_threads()
         if self._pool is not None:  # the other cores have windows to work on
             torch.set_num_threads(1)
         try:
-            for (index, corners), outputs in self._predicted(batches):
-                self._add_batch(index, corners, outputs, box)
-                self.passes[index].recycle(outputs)
-                del outputs  # not held while the next ones are worked out
-                self._tell(len(corners))
+            for batch, predicted in self._predicted(self._batches(wanted)):
+                for (index, corners), outputs in zip(batch, predicted, strict=True):
+                    self._add_batch(index, corners, outputs, box)
+                    self._tell(len(corners))
+                if len(batch) == 1:
+                    self.passes[batch[0][0]].recycle(predicted[0])
+                del predicted, outputs  # not held while the next ones are worked out
         finally:
             if self._pool is not None:
                 torch.set_num_threads(threads)
 
-    def _batches(self, index: int, start: int, box: Box) -> list[_Batch]:
-        """The windows of one pass that are run, as they are given to the network."""
+    def _wanted(self, index: int, start: int, box: Box) -> list[tuple[int, ...]]:
+        """First voxels of the windows of one pass that are run."""
         axes = self.passes[index].axes
         corners = list(
             product(
@@ -317,16 +331,35 @@ class _Walk:
         )
         wanted = [corner for corner in corners if not self._is_air(axes, corner)]
         self._tell(len(corners) - len(wanted))
-        size = 1 if self._pool is not None else self.window.sw_batch_size
-        return [(index, wanted[at : at + size]) for at in range(0, len(wanted), size)]
+        return wanted
 
-    def _predicted(self, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, torch.Tensor]]:
+    def _batches(self, wanted: Sequence[_Windows]) -> list[_Batch]:
+        """Windows as they are given to the network: a batch is filled up with those of another flip."""
+        size = 1 if self._pool is not None else self.window.sw_batch_size
+        batches: list[_Batch] = []
+        room = 0
+        for index, corners in wanted:
+            own = self.passes[index]
+            if not (batches and own.runs_with(self.passes[batches[-1][-1][0]])):
+                room = 0
+            at = 0
+            while at < len(corners):
+                if not room:
+                    batches.append([])
+                    room = size
+                part = corners[at : at + room]
+                batches[-1].append((index, part))
+                at += len(part)
+                room -= len(part)
+        return batches
+
+    def _predicted(self, batches: Sequence[_Batch]) -> Iterator[tuple[_Batch, list[torch.Tensor]]]:
         """Batches of windows with their predictions, in order; of several streams, as many as a batch are held."""
         if self._pool is None:
             for batch in batches:
                 yield batch, self._predict(batch)
             return
-        ahead: deque[tuple[_Batch, Future[torch.Tensor]]] = deque()
+        ahead: deque[tuple[_Batch, Future[list[torch.Tensor]]]] = deque()
         for batch in batches:
             ahead.append((batch, self._pool.submit(self._predict, batch)))
             if len(ahead) >= self.window.sw_batch_size:
@@ -338,11 +371,19 @@ class _Walk:
             yield done, future.result()
             del future
 
-    def _predict(self, batch: _Batch) -> torch.Tensor:
-        index, corners = batch
-        task = self.passes[index]
-        windows = torch.cat([self._cut(task.axes, corner) for corner in corners])
-        return task.predict(windows.to(self.window_device))
+    def _predict(self, batch: _Batch) -> list[torch.Tensor]:
+        """A prediction for each part of a batch, (windows, classes, *window)."""
+        parts = []
+        for index, corners in batch:
+            task = self.passes[index]
+            windows = torch.cat([self._cut(task.axes, corner) for corner in corners])
+            if len(batch) == 1:
+                return [task.predict(windows.to(self.window_device))]
+            parts.append(task.turned(windows))
+        tasks = [self.passes[index] for index, _ in batch]
+        outputs = replace(tasks[0], flips=((),)).predict(torch.cat(parts).to(self.window_device))
+        split = outputs.split([len(corners) for _, corners in batch])
+        return [task.turned(part) for task, part in zip(tasks, split, strict=True)]
 
     def _add_batch(
         self, index: int, corners: Sequence[tuple[int, ...]], outputs: torch.Tensor, box: Box

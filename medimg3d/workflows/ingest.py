@@ -15,6 +15,7 @@ from medimg3d.data.finding import Finding
 from medimg3d.data.folders import FolderScan, read_folders
 from medimg3d.data.folds import assign_folds, split_unit
 from medimg3d.data.json_file import write_json
+from medimg3d.data.set_description import SetDescription, described
 from medimg3d.errors import DataError, UsageError
 
 _NOTES = {
@@ -74,6 +75,8 @@ def make_datalist(
     num_folds: int | None = None,
     seed: int = 0,
     patient_pattern: str | None = None,
+    pair: tuple[str, str] | None = None,
+    description: SetDescription | None = None,
     check: bool = True,
     tolerance_mm: float = TOLERANCE_MM,
     progress: Progress | None = None,
@@ -90,6 +93,8 @@ def make_datalist(
         num_folds: Number of cross-validation folds, at least 2; by default 5, of a datalist its own number.
         seed: Seed of the folds.
         patient_pattern: Regular expression that finds the patient in a file name.
+        pair: Names of the folders of images and of label maps, where they are none of the usual ones.
+        description: What is known of the set beside its files: a table, names, modalities.
         check: Read and check every image; without it only names are looked at.
         tolerance_mm: Allowed distance between the grids of an image and its label, in mm.
         progress: Called after each checked case.
@@ -108,7 +113,9 @@ def make_datalist(
         )
     if num_folds is not None and num_folds < 2:
         raise UsageError(f"--num-folds is {num_folds}; expected at least 2.")
-    scan, base = _scan([Path(folder) for folder in folders], out, patient_pattern)
+    scan, base = _scan([Path(folder) for folder in folders], out, patient_pattern, pair)
+    if description is not None:
+        scan = _described(scan, description)
     own_number = scan.datalist.split.get("num_folds")
     num_folds = num_folds or (own_number if isinstance(own_number, int) else 5)
     report = (
@@ -128,13 +135,25 @@ def make_datalist(
     )
 
 
-def _scan(sources: list[Path], out: Path, patient_pattern: str | None) -> tuple[FolderScan, Path | None]:
+def _described(scan: FolderScan, description: SetDescription) -> FolderScan:
+    datalist, without_row, words = described(scan.datalist, description)
+    layouts = (*scan.layouts, words) if words else scan.layouts
+    return FolderScan(datalist, scan.rejected | without_row, layouts)
+
+
+def _scan(
+    sources: list[Path], out: Path, patient_pattern: str | None, pair: tuple[str, str] | None
+) -> tuple[FolderScan, Path | None]:
     """The cases of folders, or of one datalist; and the folder to show paths relative to."""
     if len(sources) != 1 or not sources[0].is_file():
         base = sources[0].absolute() if len(sources) == 1 else None
-        return read_folders(sources, patient_pattern=patient_pattern), base
+        return read_folders(sources, patient_pattern=patient_pattern, pair=pair), base
     if patient_pattern is not None:
         raise UsageError("A patient pattern is for folders; a datalist names its patients itself.")
+    if pair is not None:
+        raise UsageError(
+            "Folders of images and label maps are for folders; a datalist names its files itself."
+        )
     if out.absolute() == sources[0].absolute():
         raise UsageError(
             "--out is the datalist that is checked; expected another file, so that it stays as it is."

@@ -35,6 +35,7 @@ from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.inputs import FoundInputs, InputFile
 from medimg3d.data.label_counts import count_labels
 from medimg3d.data.volume_file import Volume, read_volume
+from medimg3d.engines.heap import keep_small_blocks
 from medimg3d.errors import BundleError, GeometryError, Medimg3dError, UsageError
 from medimg3d.inference.overlapped import in_turn, overlapped
 from medimg3d.workflows.finished_cases import FinishedCases, begun_settings
@@ -196,6 +197,8 @@ def predict(
         backend = lightest_backend(model)
     model = with_backend(model, backend) if maps is None else maps.model
     planner = None if memory_gb is None else MemoryPlanner(model, int(memory_gb * 1e9))
+    if planner is None:
+        keep_small_blocks()
     result = PredictResult(
         out, facts, model.settings(folder), rejected=dict(found.rejected), ignored=dict(found.ignored)
     )

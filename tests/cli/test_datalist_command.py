@@ -109,3 +109,42 @@ def test_acdc_by_patient(run, data_root, tmp_path):
     arguments = ("--out", tmp_path / "o.json", "--patient-pattern", r"(patient\d+)", "--json")
     summary = json.loads(run("datalist", data_root / "acdc_half", *arguments).stdout)
     assert (summary["training"], summary["split"]["by"], summary["fold_sizes"]) == (80, "patient", [16] * 5)
+
+
+@pytest.mark.realdata
+def test_two_hospitals_from_folders_and_a_table(run, tmp_path, data_root):
+    lung = data_root / "lung_cancer_ct"
+    result = run(
+        "datalist", lung, "--out", tmp_path / "o.json", "--image-folder", "ct", "--label-folder", "tumour",
+        "--table", lung / "patients.csv", "--structure", "1=tumour", "--modality", "CT", "--no-check",
+        "--test-where", "source=NSCLC-Radiogenomics", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert (summary["training"], summary["test"], summary["labels"]) == (
+        106,
+        54,
+        {"0": "background", "1": "tumour"},
+    )
+    written = json.loads((tmp_path / "o.json").read_text())
+    assert written["modality"] == {"0": "CT"}
+    assert {case["fold"] for case in written["training"]} == {0, 1, 2, 3, 4}
+    assert {case["values"]["source"] for case in written["training"]} == {"NSCLC-Radiomics"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--image-folder", "ct"), "expected both or none"),
+        (("--structure", "tumour"), "--structure is 'tumour'; expected two parts with = between them"),
+        (("--structure", "0=air"), "expected a whole number from 1"),
+        (("--structure", "1=a", "--structure", "1=b"), "names a value twice"),
+        (("--test-where", "source"), "--test-where is 'source'; expected two parts"),
+    ],
+)
+def test_a_description_that_says_nothing_is_refused(run, tmp_path, options, message):
+    result = run(
+        "datalist", write_decathlon(tmp_path / "set", num_cases=4), "--out", tmp_path / "o.json", *options
+    )
+    assert isinstance(result.exception, UsageError)
+    assert message in str(result.exception)

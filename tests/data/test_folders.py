@@ -300,3 +300,13 @@ def test_hippocampus_without_dataset_json_gives_the_same_cases(hippocampus, tmp_
     with_json = {case.name for case in read_folder(hippocampus).datalist.training}
     assert set(names(read_folder(tmp_path))) == with_json
     assert all(re.fullmatch(r"hippocampus_\d{3}", name) for name in with_json)
+
+
+def test_folders_of_other_names_are_named_by_the_user(tmp_path):
+    touch(tmp_path, "ct/a.nii.gz", "ct/b.nii.gz", "tumour/a.nii.gz")
+    scan = read_folders([tmp_path], pair=("ct", "tumour"))
+    assert names(scan) == ["a"]
+    assert scan.rejected == {"ct/b.nii.gz": "image without a label"}
+    assert scan.layouts == ("ct + tumour",)
+    with pytest.raises(UsageError, match=r"No folder mr in .*; there is ct, tumour"):
+        read_folders([tmp_path], pair=("mr", "tumour"))

@@ -12,19 +12,24 @@ from medimg3d.engines import heap
 _FAULTS = """
 import resource, sys
 import numpy as np
-from medimg3d.engines.heap import keep_freed_memory
+from medimg3d.engines.heap import keep_freed_memory, keep_small_blocks
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-np.ones(8_000_000)
+if sys.argv[1] == "small":
+    assert keep_small_blocks()
+count = int(sys.argv[2])
+np.ones(count)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(9):
-    np.ones(8_000_000)
+    np.ones(count)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def _page_faults(how: str) -> int:
-    done = subprocess.run([sys.executable, "-c", _FAULTS, how], capture_output=True, text=True, check=True)
+def _page_faults(how: str, count: int = 8_000_000) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULTS, how, str(count)], capture_output=True, text=True, check=True
+    )
     return int(done.stdout)
 
 
@@ -33,6 +38,13 @@ def test_kept_memory_is_not_faulted_in_again():
     assert _page_faults("keep") * 10 < _page_faults("plain")
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back")
+def test_small_blocks_are_kept_and_large_ones_are_not():
+    assert _page_faults("small", 3_000_000) * 10 < _page_faults("plain", 3_000_000)
+    assert _page_faults("small") > 0.9 * _page_faults("plain")
+
+
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(heap.sys, "platform", "darwin")
     assert not heap.keep_freed_memory()
+    assert not heap.keep_small_blocks()

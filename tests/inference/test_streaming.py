@@ -321,3 +321,23 @@ def test_networks_of_different_classes_are_refused():
     networks = [lambda x: x, five_and_seven]
     with pytest.raises(ValueError, match="Networks give 1 and 2 classes"):
         list(stream_windows(torch.zeros(1, 6, 6), networks, SlidingWindow((4, 4))))
+
+
+def test_a_batch_is_filled_up_with_mirrored_windows():
+    window = SlidingWindow(roi_size=(6, 6), sw_batch_size=4, overlap=0.5, mode="gaussian")
+    image = torch.randn(
+        1, 6, 9, generator=torch.Generator().manual_seed(3)
+    )  # two windows, and their mirror images
+    network = PositionedConv(1, 2, (6, 6), seed=1)
+    sizes = []
+
+    def counted(windows):
+        sizes.append(len(windows))
+        return network(windows)
+
+    result = assembled(stream_windows(image, counted, window, flips=(0,), axis=1), (6, 9))
+    assert max(sizes) <= 4
+    assert len(sizes) < 4  # as many as there are windows, one by one
+    assert sum(sizes) == 4
+    expected = expected_of(window, image, [network], (0,), False, "volume")
+    assert torch.allclose(result, expected.reshape(result.shape), atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +15,13 @@ from torch import nn
 
 from medimg3d.errors import MissingExtraError
 from medimg3d.inference.backends.backend import Backend, FirstHead, WindowBatch
+from medimg3d.inference.backends.converted import ENTRY
 from medimg3d.inference.backends.kinds import BackendError
 from medimg3d.inference.backends.telemetry import without_telemetry
 
 MODEL = "model.xml"
+COMPILED = "compiled"
+"""Folder beside the model in which OpenVINO keeps what it compiled; one that is damaged is compiled anew."""
 _HINTS = {"openvino-f32": "f32", "openvino-bf16": "bf16", "openvino-int8": "f32"}
 
 
@@ -84,12 +88,15 @@ def openvino_backend(name: str, folder: Path, windows: WindowBatch) -> Backend:
         BackendError: OpenVINO cannot load it.
     """
     threads = torch.get_num_threads()
-    settings = {
+    settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _HINTS[name],  # unset, processors with matrix units take bfloat16
         "NUM_STREAMS": (streams := min(threads, windows.batch)),
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,  # pinned, two processes would share the same core
     }
+    if (folder / ENTRY).is_file() and os.access(folder, os.W_OK):
+        # compiling a large network takes 10 s, reading what was compiled less than one; not while it is being made
+        settings["CACHE_DIR"] = str(folder / COMPILED)
     try:
         model = import_openvino().Core().compile_model(folder / MODEL, "CPU", settings)
     except MissingExtraError:

@@ -270,3 +270,17 @@ def test_openvino_reports_nothing(tmp_path):
         timeout=120,
     )
     assert not (home / "intel").exists()
+
+
+def test_what_openvino_compiled_is_kept_and_made_anew_where_it_is_damaged(tmp_path):
+    needs("openvino-f32")
+    network, windows = tiny_unet(), windows_like(1, 1, (16, 16, 16))
+    with made("openvino-f32", network, tmp_path) as backend:
+        first = backend(windows).clone()
+    (kept,) = tmp_path.rglob("compiled/*.blob")
+    whole = kept.stat().st_size
+    kept.chmod(0o600)
+    kept.write_bytes(kept.read_bytes()[: whole // 2])
+    with made("openvino-f32", network, tmp_path) as backend:
+        assert torch.equal(backend(windows), first)
+    assert [path.stat().st_size for path in tmp_path.rglob("compiled/*.blob")] == [whole]
