@@ -160,7 +160,7 @@ def _build(parser: ConfigParser, facts: BundleFacts, dims: int, *, calibrated: b
         preprocessing=parser.get_parsed_content("preprocessing"),
         network=network.eval(),
         inferer=parser.get_parsed_content("inferer"),
-        decision=_decision(facts, calibrated=calibrated),
+        decision=read_decision(facts, calibrated=calibrated),
         num_spatial_dims=dims,
         batch_size=_batch_size(parser),
     )
@@ -181,7 +181,16 @@ def _image_shape(parser: ConfigParser, bundle: BundleFolder) -> tuple[int, ...] 
     return tuple(shape) if fixed and len(shape) == num_spatial_dims(bundle) else None
 
 
-def _decision(facts: BundleFacts, *, calibrated: bool) -> Decision:
+def read_decision(facts: BundleFacts, *, calibrated: bool = True) -> Decision:
+    """The decision that belongs to a bundle's weights; loads no network.
+
+    Args:
+        facts: What the bundle says of itself.
+        calibrated: The stored one; else plain.
+
+    Raises:
+        BundleError: It does not fit the weights or the classes.
+    """
     classes = list(facts.class_names.values())
     if not calibrated:
         return Decision.plain(classes)

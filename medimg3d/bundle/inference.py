@@ -339,14 +339,15 @@ def _num_axes(bundle: BundleFolder) -> int:
 
 
 def _goes_by_slices(inferer: Any) -> bool:
-    """Whether an inferer, or the one inside it, gives a 2D network the slices of a volume."""
+    """Whether an inferer, or the one inside it, gives a 2D network the slices of a volume; of several the first one."""
     from monai.inferers import SliceInferer
 
     while inferer is not None:
         stream = getattr(inferer, "stream", inferer)
         if isinstance(inferer, SliceInferer) or getattr(stream, "slice_axis", None) is not None:
             return True
-        inferer = getattr(inferer, "inferer", None)
+        several = getattr(inferer, "inferers", None)  # those of an ensemble's configurations
+        inferer = several[0] if several else getattr(inferer, "inferer", None)
     return False
 
 

@@ -24,6 +24,7 @@ COMMAND_MODULES = (
     "plan",
     "train",
     "cross_validate",
+    "experiments",
     "ensemble",
     "calibrate",
     "predict",

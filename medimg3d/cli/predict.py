@@ -24,6 +24,7 @@ from medimg3d.errors import UsageError
 
 if TYPE_CHECKING:
     from medimg3d.workflows.predict import PredictResult
+    from medimg3d.workflows.predict_classification import ClassificationResult
 
 _MOST_ROWS = 40
 
@@ -209,8 +210,6 @@ def predict(
     if shards is not None and cluster is None:
         raise UsageError("--shards is for --ray; give --ray ADDRESS or --ray local, too.")
     if BundleFolder(bundle).is_classifier:
-        if cluster is not None:
-            raise UsageError(f"{bundle} classifies; --ray is for bundles that segment. Leave it away.")
         if calibration is not None:
             raise UsageError(
                 f"{bundle} classifies; --calibration is for bundles that segment. Leave it away."
@@ -221,7 +220,8 @@ def predict(
                 "bundles that segment."
             )
         options = {"explain": explain, "device": device, "fast": fast, "backend": backend}
-        _classify(bundle, inputs, out, checkpoint, options, as_json=as_json)
+        on_ray = {} if cluster is None else {"cluster": cluster, "shards": shards}
+        _classify(bundle, inputs, out, checkpoint, options, on_ray, as_json=as_json)
         return
     if explain:
         raise UsageError(f"{bundle} segments; --explain is for bundles that classify. Leave it away.")
@@ -269,15 +269,20 @@ def _classify(
     out: Path,
     checkpoint: Path | None,
     options: dict[str, Any],
+    on_ray: dict[str, Any],
     *,
     as_json: bool,
 ) -> None:
     from medimg3d.workflows.predict_classification import predict_classification
 
+    run: Callable[..., ClassificationResult] = predict_classification
+    if on_ray:
+        from medimg3d.workflows.classify_shards import classify_on_ray
+
+        options |= {**on_ray, "say": errors_console().print}
+        run = classify_on_ray
     with progress_bar("Classifying") as progress:
-        result = predict_classification(
-            bundle, inputs, out, checkpoint=checkpoint, progress=progress, **options
-        )
+        result = run(bundle, inputs, out, checkpoint=checkpoint, progress=progress, **options)
     if as_json:
         print_json(result.summary())
     elif result.images:

@@ -20,32 +20,37 @@ class LabelMap:
     """A label map and its grid.
 
     Attributes:
-        labels: Whole numbers from 0, shape (I, J, K).
+        labels: Whole numbers from 0, shape (I, J, K), or (I, J) of a 2D image.
         affine: RAS affine in mm, shape (4, 4); of no meaning where ``spacing_mm`` is None.
-        spacing_mm: Voxel size along I, J, K, in mm; None where the file does not state it.
+        spacing_mm: Voxel size along each axis of ``labels``, in mm; None where the file does not state it.
     """
 
     labels: NDArray[np.integer[Any]]
     affine: NDArray[np.float64]
-    spacing_mm: tuple[float, float, float] | None
+    spacing_mm: tuple[float, ...] | None
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a label map: NIfTI, NRRD or MetaImage.
+    """Read a label map: NIfTI, NRRD or MetaImage. One of a single plane, (I, J, 1), is a 2D image's, too: (I, J).
 
     The voxel size counts as unknown as :class:`medimg3d.data.volume_file.Volume` says: a NIfTI header that
     has neither an sform nor a qform and names no unit of length.
 
     Raises:
-        DataError: Unreadable, not 3D, or values that are not whole numbers from 0. Messages start with a verb
-            and hold no path.
+        DataError: Unreadable, neither 2D nor 3D, or values that are not whole numbers from 0. Messages start with a
+            verb and hold no path.
         GeometryError: An affine that is not finite or flattens the volume, or lengths that are not in mm.
     """
     volume = read_volume(path)
-    if volume.array.ndim != 3:
-        raise DataError(f"has shape {volume.array.shape}; expected one label map with three axes (I, J, K)")
-    spacing_mm = volume.spacing_mm if volume.has_known_size else None
-    return LabelMap(_whole_numbers(volume.array), volume.affine, spacing_mm)
+    array = volume.array
+    if array.ndim not in (2, 3):
+        raise DataError(
+            f"has shape {array.shape}; expected one label map with the axes (I, J, K), or (I, J) of a 2D image"
+        )
+    if array.shape[2:] == (1,):
+        array = array[..., 0]
+    spacing_mm = volume.spacing_mm[: array.ndim] if volume.has_known_size else None
+    return LabelMap(_whole_numbers(array), volume.affine, spacing_mm)
 
 
 def check_same_grid(pred: LabelMap, truth: LabelMap) -> None:

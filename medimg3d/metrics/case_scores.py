@@ -33,7 +33,7 @@ class ClassScore:
         hd95_mm: 95th percentile Hausdorff distance in mm; inf if one map lacks the class, NaN if both do.
         surface_dice: 0 to 1, at a tolerance; 0 if one map lacks the class, NaN if both do. This and ``hd95_mm`` are
             NaN, too, where a mask has no surface among the voxels whose truth is known.
-        volume_difference_ml: Predicted minus true volume in mL.
+        volume_difference_ml: Predicted minus true volume in mL; None for a 2D image, as both volumes.
         relative_volume_difference: The same as a share of the true volume; inf or NaN if that is 0.
         pred_volume_ml: Predicted volume in mL.
         truth_volume_ml: True volume in mL.
@@ -60,10 +60,10 @@ def score_classes(
     """Score each class of a case.
 
     Args:
-        pred: Predicted label map, shape (I, J, K).
+        pred: Predicted label map, shape (I, J, K), or (I, J) of a 2D image.
         truth: True label map, same shape and grid.
         classes: Labels to score, each at least 1.
-        spacing_mm: Voxel size along I, J, K, in mm; None if unknown, which leaves mm and mL unknown.
+        spacing_mm: Voxel size along each axis, in mm; None if unknown, which leaves mm and mL unknown.
         tolerance_mm: Tolerance of the surface Dice, in mm.
 
     Returns:
@@ -88,7 +88,7 @@ def score_unions(
     """Score each union of labels (a region), which may overlap.
 
     Args:
-        pred: Predicted label map, shape (I, J, K).
+        pred: Predicted label map, shape (I, J, K), or (I, J) of a 2D image.
         truth: True label map, same shape and grid.
         unions: Number of a structure → the values that make it in the prediction, and those in the truth.
         spacing_mm: As for :func:`score_classes`.
@@ -135,8 +135,9 @@ def score_class(
     if spacing_mm is not None:
         distances = surface_distances(pred, truth, spacing_mm=spacing_mm, known=known)
         hd95_mm, surface = distances.hausdorff_mm(95), distances.surface_dice(tolerance_mm)
-        pred_ml, truth_ml = (volume_ml(mask, spacing_mm=spacing_mm) for mask in (pred, truth))
-        difference_ml = pred_ml - truth_ml
+        if pred.ndim == 3:
+            pred_ml, truth_ml = (volume_ml(mask, spacing_mm=spacing_mm) for mask in (pred, truth))
+            difference_ml = pred_ml - truth_ml
     return ClassScore(
         found_in=_FOUND_IN[bool(pred.any()), bool(truth.any())],
         dice=dice(pred, truth),

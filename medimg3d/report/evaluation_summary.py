@@ -51,8 +51,9 @@ def summarise_metrics(
             values[ALL_CLASSES] = {case: mean_of_classes(classes, metric) for case, classes in scores.items()}
         found = {name: {case for case in scores if _is_found(columns[name][case])} for name in class_names}
         found[ALL_CLASSES] = set().union(*found.values())
+        flat = {case for case, classes in scores.items() if any(_is_flat(one) for one in classes.values())}
         summary[metric] = {
-            name: _summarise(column, found[name], patients=patients, level=level, seed=seed)
+            name: _summarise(column, found[name], flat, patients=patients, level=level, seed=seed)
             for name, column in values.items()
         }
     return summary
@@ -98,6 +99,7 @@ def _is_found(score: ClassScore) -> bool:
 def _summarise(
     values: Mapping[str, float | None],
     found: Collection[str],
+    flat: Collection[str],
     *,
     patients: Mapping[str, str] | None,
     level: float,
@@ -114,14 +116,23 @@ def _summarise(
         "high": finite_or_none(interval.high),
         "n": interval.n,
         "left_out": dict(
-            Counter(_why_left_out(value, case in found) for case, value in values.items() if case not in kept)
+            Counter(
+                _why_left_out(value, case in found, case in flat)
+                for case, value in values.items()
+                if case not in kept
+            )
         ),
     }
 
 
-def _why_left_out(value: float | None, is_found: bool) -> str:
+def _is_flat(score: ClassScore) -> bool:
+    """Whether the score is of a 2D image: its voxel size is known, and it has no volume."""
+    return score.hd95_mm is not None and score.pred_volume_ml is None
+
+
+def _why_left_out(value: float | None, is_found: bool, is_flat: bool) -> str:
     if value is None:
-        return "voxel size unknown"
+        return "2D image" if is_flat else "voxel size unknown"
     if math.isnan(value):
         return "no surface where labelled" if is_found else "class in neither"
     return "infinite"

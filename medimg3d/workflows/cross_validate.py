@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,10 +30,12 @@ from medimg3d.workflows.jobs import Job
 from medimg3d.workflows.predict import predict
 from medimg3d.workflows.ray_jobs import RayCluster, ray_jobs
 from medimg3d.workflows.train import SETTINGS, train
-from medimg3d.workflows.training_copy import find_datalist
+from medimg3d.workflows.training_copy import CHECKPOINT, find_datalist
 
 STATE = "cross_validation.json"
 SUMMARY = Path("held_out") / "summary.json"
+TIMES = Path("training") / "times.json"
+POOLED = "cross_validation"
 _MEANING = ("labels", "regions", "ignore_label")  # keys of a datalist that scores depend on
 _OWN_NAME = "own_name"
 _PATHS = ("cache_dir", "start_from")  # options of a training
@@ -60,6 +63,69 @@ class CrossValidation:
     pooled: dict[str, Any]
     rejected: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BegunFolds:
+    """A cross-validation whose data are checked and whose folder is begun; made by :func:`begin_folds`.
+
+    Attributes:
+        bundle: The bundle whose recipe is judged.
+        out: Folder of the cross-validation.
+        list_file: The checked datalist.
+        folds: Which folds to run.
+        softmax: Keep the class probabilities of the held-out cases.
+        training: Options of :func:`medimg3d.workflows.train.train`.
+        rejected: Cases of the datalist that were left out, with the reason.
+    """
+
+    bundle: Path
+    out: Path
+    list_file: Path
+    folds: tuple[int, ...]
+    softmax: bool
+    training: Mapping[str, Any]
+    rejected: dict[str, str]
+
+    def jobs(self, prefix: str = "") -> list[Job]:
+        """A job for each fold that is not whole, named ``<prefix>fold_<k>``."""
+        return [
+            fold_job(
+                self.bundle,
+                self.out,
+                self.list_file,
+                fold,
+                softmax=self.softmax,
+                prefix=prefix,
+                **self.training,
+            )
+            for fold in self.folds
+            if self.softmax or not (self.out / f"fold_{fold}" / SUMMARY).is_file()
+        ]
+
+    def run(self, fold: int, say: Say) -> None:
+        """Run one fold here; what is there already is kept."""
+        options = _with_epochs_of(self.out, self.folds, self.training)
+        folder = self.out / f"fold_{fold}"
+        _run_fold(self.bundle, folder, self.list_file, fold, self.softmax, options, say)
+
+    def finish(self, failed: Mapping[str, str]) -> CrossValidation:
+        """Pool the folds and write the table; nothing is pooled where one failed.
+
+        Args:
+            failed: Name of a fold (``fold_<k>``) → why it is not there.
+        """
+        summaries = {
+            fold: read_json(self.out / f"fold_{fold}" / SUMMARY)
+            for fold in self.folds
+            if f"fold_{fold}" not in failed
+        }
+        if failed:
+            return CrossValidation(self.out, "", summaries, {}, self.rejected, dict(failed))
+        pooled = _pool(self.out, self.folds)
+        table = format_table(summaries, pooled)
+        write_text(self.out / "cross_validation.md", table)
+        return CrossValidation(self.out, table, summaries, pooled, self.rejected)
 
 
 def cross_validate(
@@ -105,46 +171,74 @@ def cross_validate(
         RefusedDataError: The check refuses cases (see :func:`medimg3d.workflows.data_check.check_list`).
         BundleError: Held-out cases could not be predicted.
     """
-    if not folds:
-        raise UsageError("No fold was asked for; expected at least one, for example --folds 0,1.")
-    if BundleFolder(bundle).is_classifier:
-        raise UsageError(
-            "Cross-validation is of label maps, and this bundle is a classifier; train its folds one by one."
-        )
     if cluster is not None and training.get("max_minutes") is not None:
         raise UsageError(
             "--minutes measures one machine, and the folds run on several; give the length with --epochs."
         )
-    if softmax and BundleFolder(bundle).metadata.get("regions"):
+    begun = begin_folds(
+        bundle,
+        out=out,
+        folds=folds,
+        list_file=find_datalist(dataset_dir, datalist),
+        softmax=softmax,
+        check=check,
+        **training,
+    )
+    failed: dict[str, str] = {}
+    if cluster is not None:
+        with ray_jobs(cluster) as ray:
+            outcomes = ray.run(begun.jobs(), out / "jobs", say=say)
+        failed = {outcome.name: outcome.reason for outcome in outcomes if not outcome.is_done}
+    else:
+        for fold in folds:
+            begun.run(fold, say)
+    return begun.finish(failed)
+
+
+def begin_folds(
+    bundle: Path,
+    *,
+    out: Path,
+    folds: Sequence[int],
+    list_file: Path,
+    softmax: bool = False,
+    check: DataCheck | None = DataCheck(),
+    **training: Any,
+) -> BegunFolds:
+    """Check the data and begin the folder of a cross-validation; nothing is trained yet.
+
+    Args:
+        bundle: The bundle whose recipe is judged.
+        out: As for :func:`cross_validate`.
+        folds: Which folds to run.
+        list_file: The datalist.
+        softmax: Keep the class probabilities of the held-out cases.
+        check: How the data are checked; None to go unchecked.
+        **training: As for :func:`cross_validate`.
+
+    Raises:
+        UsageError: No fold was asked for, the bundle is a classifier, ``out`` was begun with something else, or the
+            probabilities of overlapping regions were asked for.
+        RefusedDataError: The check refuses cases.
+    """
+    if not folds:
+        raise UsageError("No fold was asked for; expected at least one, for example --folds 0,1.")
+    source = BundleFolder(bundle)
+    if source.is_classifier:
+        raise UsageError(
+            "Cross-validation is of label maps, and this bundle is a classifier; train its folds one by one."
+        )
+    if softmax and source.metadata.get("regions"):
         raise UsageError(
             "--softmax keeps probabilities of classes that exclude each other, and this bundle has overlapping "
             "regions; leave it away."
         )
-    list_file = find_datalist(dataset_dir, datalist)
     rejected: dict[str, str] = {}
     if check is not None:  # once for all folds; what is dropped is neither trained on nor scored
-        checked = check_list(list_file, out, check, bundle=BundleFolder(bundle))
+        checked = check_list(list_file, out, check, bundle=source)
         list_file, rejected = checked.list_file.resolve(), checked.report.rejected
     _begin(out, _settings(bundle, list_file, training))
-    failed: dict[str, str] = {}
-    if cluster is not None:
-        jobs = [fold_job(bundle, out, list_file, fold, softmax=softmax, **training) for fold in folds]
-        with ray_jobs(cluster) as ray:
-            outcomes = ray.run(jobs, out / "jobs", say=say)
-        failed = {outcome.name: outcome.reason for outcome in outcomes if not outcome.is_done}
-    else:
-        for fold in folds:
-            options = _with_epochs_of(out, folds, training)
-            _run_fold(bundle, out / f"fold_{fold}", list_file, fold, softmax, options, say)
-    summaries = {
-        fold: read_json(out / f"fold_{fold}" / SUMMARY) for fold in folds if f"fold_{fold}" not in failed
-    }
-    if failed:
-        return CrossValidation(out, "", summaries, {}, rejected, failed)
-    pooled = _pool(out, folds)
-    table = format_table(summaries, pooled)
-    write_text(out / "cross_validation.md", table)
-    return CrossValidation(out, table, summaries, pooled, rejected)
+    return BegunFolds(bundle, out, list_file, tuple(folds), softmax, training, rejected)
 
 
 def _run_fold(
@@ -159,9 +253,12 @@ def _run_fold(
     """Train a fold, predict and score what it held out; what is there already is kept."""
     if not (folder / "docs" / "README.md").is_file():  # written last: the training is whole
         say(f"Fold {fold}: training")
+        resumed, started = (folder / CHECKPOINT).is_file(), time.monotonic()
         trained = train(
             bundle, out=folder, datalist=list_file, fold=fold, resume=True, check=None, **training
         )
+        seconds = round(time.monotonic() - started, 1)
+        write_json({"training_s": seconds, "resumed": resumed}, folder / TIMES)
         for line in trained.start:
             say(line)
     if not (folder / SUMMARY).is_file():
@@ -172,7 +269,14 @@ def _run_fold(
 
 
 def fold_job(
-    bundle: Path, out: Path, list_file: Path, fold: int, *, softmax: bool = False, **training: Any
+    bundle: Path,
+    out: Path,
+    list_file: Path,
+    fold: int,
+    *,
+    softmax: bool = False,
+    prefix: str = "",
+    **training: Any,
 ) -> Job:
     """The job of one fold: :func:`run_fold_job` on any machine.
 
@@ -182,6 +286,7 @@ def fold_job(
         list_file: The checked datalist.
         fold: The held-out fold.
         softmax: Keep the class probabilities of the held-out cases.
+        prefix: Goes before the job's name, ``fold_<k>``.
         **training: Options of :func:`medimg3d.workflows.train.train`.
     """
     options = {
@@ -197,7 +302,7 @@ def fold_job(
         "softmax": softmax,
         "training": options,
     }
-    return Job(f"fold_{fold}", call=f"{__name__}:run_fold_job", arguments=arguments)
+    return Job(f"{prefix}fold_{fold}", call=f"{__name__}:run_fold_job", arguments=arguments)
 
 
 def run_fold_job(
@@ -320,7 +425,7 @@ def _below(folder: Path, path: Any) -> Any:
 
 def _pool(out: Path, folds: Sequence[int]) -> dict[str, Any]:
     """Score all held-out cases together, each predicted by the weights that had not seen it."""
-    pool = out / "cross_validation"
+    pool = out / POOLED
     (pool / "predictions").mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {"training": []}
     for fold in folds:

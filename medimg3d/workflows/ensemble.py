@@ -187,7 +187,8 @@ def _judge(
         if not target.is_file():
             made = held_out.labels_of(choice.candidate, score.case)
             labels = apply_rules(made.labels, choice.rules, spacing_mm=made.spacing_mm)
-            write_label_nifti(labels, _header(reference.cases[score.case].prediction), target)
+            header = _header(reference.cases[score.case].prediction)
+            write_label_nifti(labels.reshape(header.get_data_shape()), header, target)
         means += held_out.together(choice.candidate, choice.rules, [score])
     cases = [
         {

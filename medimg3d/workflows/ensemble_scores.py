@@ -65,7 +65,7 @@ class HeldOutScores:
         if is_single(candidate):
             return first
         total: Any = sum(read_softmax(part.softmax) for part in parts if part.softmax is not None)
-        labels = np.asarray(total.argmax(axis=0), dtype=np.uint8)
+        labels = np.asarray(total.argmax(axis=0), dtype=np.uint8).reshape(first.labels.shape)
         return LabelMap(labels, first.affine, first.spacing_mm)
 
     def together(

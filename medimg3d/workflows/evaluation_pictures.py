@@ -64,6 +64,8 @@ def _draw_case(pair: Pair, meaning: LabelMeaning, title: str, path: Path) -> Pat
     image, truth = read_volume(pair.reference.image).array, read_label_map(pair.reference.label)
     while image.ndim > 3:  # the first channel or time point
         image = image[..., 0]
+    if image.ndim > truth.labels.ndim:  # a 2D image's one plane
+        image = image[..., 0]
     pred = read_label_map(pair.prediction)
     return case_overlay(
         image,

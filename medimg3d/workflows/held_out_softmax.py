@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from medimg3d.atomic import atomic_file, remove_partial_files
 from medimg3d.bundle.folder import BundleFolder
 from medimg3d.bundle.inference import load_inference, read_facts
+from medimg3d.bundle.load_case import load_case
 from medimg3d.bundle.probabilities import member_probabilities
 from medimg3d.data.inputs import InputFile
 from medimg3d.errors import DataError
@@ -24,7 +25,7 @@ def write_softmax(
     Args:
         bundle: Folder of the bundle.
         images: Images, one file or one a channel.
-        out: Gets ``<case>.npz`` with ``softmax``, shape (classes, I, J, K), float16.
+        out: Gets ``<case>.npz`` with ``softmax``, shape (classes, I, J, K), or (classes, I, J) of a 2D image, float16.
         say: Called with a line where there is something to do.
 
     Returns:
@@ -41,7 +42,8 @@ def write_softmax(
         folder = BundleFolder(bundle)
         model = load_inference(folder, read_facts(folder))
         for image, file in todo:
-            probabilities = np.mean(list(member_probabilities(model, model.prepare(*image.files))), axis=0)
+            _, item = load_case(model, image.path, image.further)
+            probabilities = np.mean(list(member_probabilities(model, item)), axis=0)
             with atomic_file(file) as temporary:
                 np.savez_compressed(temporary, softmax=probabilities.astype(np.float16))
     return files

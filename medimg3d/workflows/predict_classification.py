@@ -19,8 +19,9 @@ from medimg3d.bundle.folder import BundleFolder
 from medimg3d.bundle.inference import BundleFacts, has_fast_inference
 from medimg3d.bundle.run_images import with_image_backend
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.inputs import InputFile, find_inputs
+from medimg3d.data.inputs import FoundInputs, InputFile, find_inputs
 from medimg3d.errors import Medimg3dError, UsageError
+from medimg3d.inference.decision import Decision
 from medimg3d.inference.predictions_csv import PREDICTIONS, prediction_row, write_predictions
 from medimg3d.workflows.classified_images import Classified, classified
 from medimg3d.workflows.prediction_record import write_run_record
@@ -65,6 +66,7 @@ class ClassificationResult:
         ignored: Hidden files and sidecars → reason.
         rejected_images: Rejects that were opened, by case.
         seconds: Time taken.
+        peak_memory_gb: Most memory that a process held, in GB (10⁹ bytes), if it was another than this one.
     """
 
     out: Path
@@ -75,6 +77,7 @@ class ClassificationResult:
     ignored: dict[str, str] = field(default_factory=dict)
     rejected_images: list[tuple[InputFile, str]] = field(default_factory=list)
     seconds: float = 0.0
+    peak_memory_gb: float | None = None
 
     def summary(self) -> dict[str, Any]:
         """The result as plain values, for ``--json``."""
@@ -92,6 +95,7 @@ def predict_classification(
     inputs: Sequence[Path],
     out: Path,
     *,
+    found: FoundInputs | None = None,
     checkpoint: Path | None = None,
     explain: bool = False,
     device: str | None = None,
@@ -110,6 +114,7 @@ def predict_classification(
         inputs: Files, or folders that are searched through: films (JPEG, PNG, BMP, TIFF, DICOM) for a 2D
             network, volumes (NIfTI) for a 3D one.
         out: Folder to write to; files of the same names are replaced.
+        found: The files of ``inputs`` to take; looked for if None.
         checkpoint: Weights instead of the bundle's own.
         explain: Draw where the network looked.
         device: ``"cpu"``, ``"cuda"``, …; the bundle's own choice if None.
@@ -130,11 +135,7 @@ def predict_classification(
     """
     started = time.monotonic()
     folder = BundleFolder(bundle)
-    if any(path.is_dir() and path.resolve() == out.resolve() for path in inputs):
-        raise UsageError(
-            f"--out is the input folder {out}; choose another, so that images and results stay apart."
-        )
-    found = find_inputs(inputs, without=out, films=num_spatial_dims(folder) == 2)
+    found = found or find_classified(folder, inputs, out)
     fast = fast and has_fast_inference(folder)
     model = load_classifier(folder, checkpoint=checkpoint, device=device, fast=fast)
     model = with_image_backend(model, backend)
@@ -146,8 +147,26 @@ def predict_classification(
         _predict_all(found.images, inputs, model, result, explain=explain, progress=progress)
     finally:  # also when the user stops: what is finished is listed
         result.seconds = time.monotonic() - started
-        _write_tables(result, model)
+        write_tables(result, model.decision)
     return result
+
+
+def find_classified(bundle: BundleFolder, inputs: Sequence[Path], out: Path) -> FoundInputs:
+    """The films or volumes that a classifier takes.
+
+    Args:
+        bundle: The classifier.
+        inputs: Files, or folders that are searched through.
+        out: Folder of the results, which is passed over.
+
+    Raises:
+        UsageError: No such input, a folder without images, or ``out`` is an input folder.
+    """
+    if any(path.is_dir() and path.resolve() == out.resolve() for path in inputs):
+        raise UsageError(
+            f"--out is the input folder {out}; choose another, so that images and results stay apart."
+        )
+    return find_inputs(inputs, without=out, films=num_spatial_dims(bundle) == 2)
 
 
 def _predict_all(
@@ -210,13 +229,24 @@ def _predicted(
     )
 
 
-def _write_tables(result: ClassificationResult, model: Classifier) -> None:
+def write_tables(result: ClassificationResult, decision: Decision) -> None:
+    """Write ``predictions.csv``, ``run.json`` and ``index.html``.
+
+    Args:
+        result: What was found.
+        decision: Of the bundle.
+    """
     rows = [image.row for image in result.images]
-    write_predictions(rows, model.decision.classes, result.out / PREDICTIONS)
+    write_predictions(rows, decision.classes, result.out / PREDICTIONS)
     write_run_record(
-        _records(result), result.bundle, result.seconds, result.out / "run.json", settings=result.settings
+        _records(result),
+        result.bundle,
+        result.seconds,
+        result.out / "run.json",
+        settings=result.settings,
+        peak_memory_gb=result.peak_memory_gb,
     )
-    _write_index(result, model)
+    _write_index(result, decision)
 
 
 def _records(result: ClassificationResult) -> list[dict[str, Any]]:
@@ -246,10 +276,9 @@ def _records(result: ClassificationResult) -> list[dict[str, Any]]:
     return done + rejected
 
 
-def _write_index(result: ClassificationResult, model: Classifier) -> None:
+def _write_index(result: ClassificationResult, decision: Decision) -> None:
     from medimg3d.report.decisions_page import DecisionRow, decisions_page
 
-    decision = model.decision
     rule = (
         "The likeliest class decides."
         if decision.threshold is None

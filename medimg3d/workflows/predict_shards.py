@@ -253,14 +253,15 @@ def _run(
     for outcome, images in zip(outcomes, parts.values(), strict=True):
         if outcome.is_done:
             continue
-        reason = _why_not(outcome)
+        reason = why_not(outcome)
         merged.reasons |= {image.case: reason for image in images}
         if outcome.has_died and len(images) > 1:
             killed.add(reason)
     return killed
 
 
-def _why_not(outcome: JobOutcome) -> str:
+def why_not(outcome: JobOutcome) -> str:
+    """Why the cases of a shard that failed have no prediction."""
     return f"not predicted, since {outcome.name} failed: {outcome.reason}"
 
 

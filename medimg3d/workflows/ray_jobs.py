@@ -288,7 +288,7 @@ def fit_slots(machines: Sequence[Mapping[str, float]], cluster: RayCluster) -> S
 
 def log_file(logs: Path, job: Job) -> Path:
     """Where a job's output goes."""
-    return logs / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', job.name)}.log"
+    return logs / f"{re.sub(r'[^A-Za-z0-9_.=-]+', '_', job.name)}.log"
 
 
 def _run_job(line: str, log: str, gpus: int, version: str) -> tuple[str, int, str]:

@@ -159,7 +159,7 @@ def prepare_copy(
         raise UsageError(
             f"{out} holds a training already; expected an empty folder. Add --resume to go on, or choose another --out."
         )
-    _refuse_unknown(source, overrides)
+    refuse_unknown_values(source, overrides)
     if (out / CHECKPOINT).exists():
         copy = BundleFolder(out)
         _refuse_other_values(copy, overrides)
@@ -199,7 +199,16 @@ def _same_names(first: Mapping[int, str], second: Mapping[int, str], *, ignore_c
     return dict(first) == dict(second)
 
 
-def _refuse_unknown(source: BundleFolder, overrides: Mapping[str, Any]) -> None:
+def refuse_unknown_values(source: BundleFolder, overrides: Mapping[str, Any]) -> None:
+    """Refuse a value that the recipe has no place for.
+
+    Args:
+        source: The bundle.
+        overrides: Values of ``train.json`` by id.
+
+    Raises:
+        UsageError: ``train.json`` lacks the first part of an id.
+    """
     known = read_json(source.config("train"))
     for identity in overrides:
         first = identity.split("#")[0]

@@ -52,3 +52,11 @@ def test_another_shape_is_another_grid(tmp_path):
     second = read_label_map(write_nifti(tmp_path / "b.nii.gz", LABELS[:3]))
     with pytest.raises(GeometryError, match=r"shape \(3, 5, 6\), reference \(4, 5, 6\)"):
         check_same_grid(second, first)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1)])
+def test_a_2d_image_has_two_axes_whichever_way_it_is_stored(shape, tmp_path):
+    labels = LABELS[:, :, 1].reshape(shape)
+    found = read_label_map(write_nifti(tmp_path / "a.nii.gz", labels, affine((0.5, 0.25, 3))))
+    np.testing.assert_array_equal(found.labels, LABELS[:, :, 1])
+    assert found.spacing_mm == pytest.approx((0.5, 0.25))

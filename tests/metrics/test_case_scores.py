@@ -92,3 +92,14 @@ def test_distances_are_taken_between_known_voxels_alone():
     score = score_unions(pred, truth, {1: ((1,), (1,))}, ignored=255, **how)[1]
     assert score.dice == pytest.approx(2 * 2 / (2 + 3))
     assert score.hd95_mm == 2
+
+
+def test_a_2d_image_has_distances_in_its_plane_and_no_volume():
+    truth = np.zeros((8, 8), np.uint8)
+    truth[2:5, 2:5] = 1
+    scores = score_classes(np.roll(truth, 1, axis=0), truth, [1], spacing_mm=(2.0, 1.0), tolerance_mm=2.0)[1]
+    assert scores.dice == pytest.approx(2 * 6 / 18)
+    assert scores.hd95_mm == pytest.approx(2.0)
+    assert scores.surface_dice == 1
+    assert (scores.pred_volume_ml, scores.truth_volume_ml, scores.volume_difference_ml) == (None, None, None)
+    assert scores.relative_volume_difference == 0
