@@ -26,6 +26,7 @@ SOURCES = {
     "ensemble_inferer.py": ("inference", "ensemble_inferer.py"),
     "film_reader.py": ("data", "film_reader.py"),
     "folds.py": ("data", "folds.py"),
+    "flat_axis.py": ("transforms", "flat_axis.py"),
     "found_region.py": ("transforms", "found_region.py"),
     "ignored_voxels.py": ("transforms", "ignored_voxels.py"),
     "mirroring.py": ("inference", "mirroring.py"),

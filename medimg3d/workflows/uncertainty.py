@@ -174,9 +174,9 @@ def write_doubts(out: Path, cases: Sequence[str]) -> Path:
 def _write_map(entropy: NDArray[np.float32], header: Any, path: Path) -> None:
     import nibabel as nib
 
-    shape = entropy.shape
+    shape = entropy.shape if isinstance(header, np.ndarray) else header.get_data_shape()
     own = geometry_header(shape, header) if isinstance(header, np.ndarray) else geometry_of(header, shape)
     own.set_data_dtype(np.float32)
     own.set_slope_inter(1, 0)
     with atomic_file(path) as temporary:
-        nib.save(nib.Nifti1Image(entropy.round(3), None, own), temporary)
+        nib.save(nib.Nifti1Image(entropy.reshape(shape).round(3), None, own), temporary)

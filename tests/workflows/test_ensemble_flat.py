@@ -20,14 +20,18 @@ from medimg3d.workflows.predict import predict
 PLAIN = {"overlays": False, "reports": False, "device": "cpu"}
 KINDS = {
     "2D images": {"width": 4},
+    "volumes of one slice": {"width": 4},
     "SwinUNETR on thick slices": {"network": "swinunetr", "patch_size": [32, 32], "width": 12},
 }
+SLICE_WISE = {"SwinUNETR on thick slices"}
 
 
 def write_study(folder, kind, num_cases=4):
-    """The two-part phantom: one slice of it as a 2D image, or six slices that are 8 mm apart."""
-    part = np.s_[:, :, 12] if kind == "2D images" else np.s_[:, :, 8:20:2]
-    grid = phantoms.affine() if kind == "2D images" else phantoms.affine((1, 1, 8))
+    """The two-part phantom: one slice of it as a 2D image, of shape (I, J) or (I, J, 1), or six slices 8 mm apart."""
+    part = {"2D images": np.s_[:, :, 12], "volumes of one slice": np.s_[:, :, 12:13]}.get(
+        kind, np.s_[:, :, 8:20:2]
+    )
+    grid = phantoms.affine((1, 1, 8)) if kind in SLICE_WISE else phantoms.affine()
     training = []
     for n in range(num_cases):
         for what, array in zip(("images", "labels"), phantoms.two_part_phantom(n), strict=True):
@@ -48,7 +52,7 @@ def test_stock_monai_and_both_configurations_give_the_ensembles_labels(kind, tmp
     study = write_study(tmp_path, kind)
     settings = {"trial": False, "num_folds": 2, **KINDS[kind]}
     planned = plan_bundle(study, tmp_path / "bundle", settings, workers=1, check=None)
-    assert planned.plan.slice_axis == (None if kind == "2D images" else 2)
+    assert planned.plan.slice_axis == (2 if kind in SLICE_WISE else None)
     made = cross_validate(
         planned.bundle,
         out=tmp_path / "cv",
@@ -62,7 +66,7 @@ def test_stock_monai_and_both_configurations_give_the_ensembles_labels(kind, tmp
         overrides={"iterations_per_epoch": 1, "batch_size": 2},
         progress=False,
     )
-    flat = kind == "2D images"
+    flat = kind not in SLICE_WISE
     volume = made.pooled["metrics"]["volume_difference_ml"]["front"]
     assert (volume["n"], volume["left_out"]) == ((0, {"2D image": 4}) if flat else (4, {}))
     out = ensemble([tmp_path / "cv"], tmp_path / "ensemble").bundle
@@ -79,11 +83,13 @@ def test_stock_monai_and_both_configurations_give_the_ensembles_labels(kind, tmp
         output_dir=tmp_path / "stock",
     )
     for n in range(4):
-        stock = voxels(tmp_path / "stock" / f"c{n}_seg.nii.gz")
-        assert stock.shape == voxels(tmp_path / "images" / f"c{n}.nii.gz").shape
+        shape = voxels(tmp_path / "images" / f"c{n}.nii.gz").shape
+        stock = voxels(tmp_path / "stock" / f"c{n}_seg.nii.gz").reshape(
+            shape
+        )  # MONAI writes 2D images as (I, J)
         for name in folders:
             np.testing.assert_array_equal(voxels(tmp_path / name / f"c{n}_seg.nii.gz"), stock)
-    assert voxels(tmp_path / "unsure" / "uncertainty" / "c0_uncertainty.nii.gz").shape == stock.shape
+    assert voxels(tmp_path / "unsure" / "uncertainty" / "c0_uncertainty.nii.gz").shape == shape
     with open(tmp_path / "unsure" / "uncertainty.csv", newline="") as handle:
         assert all(float(row["disagreement"]) > 0 for row in csv.DictReader(handle))
 
