@@ -18,6 +18,7 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS / "nnunet_trainer")]
 import against_nnunet  # noqa: E402
 import nnunet_data  # noqa: E402
 import nnunet_scores  # noqa: E402
+import pool_against_nnunet  # noqa: E402
 import process_tree  # noqa: E402
 import training_length  # noqa: E402
 
@@ -402,3 +403,38 @@ def test_the_last_line_of_a_comparison_counts():
 
 def test_nothing_measured_is_said():
     assert nnunet_scores.table([]) == "Nothing is measured yet."
+
+
+# --- folds together
+
+
+def test_folds_are_summed_in_time_and_compared_over_all_cases(tmp_path, monkeypatch):
+    scores = {
+        "fold_0": ({"a": {"front": _score(0.5)}}, {"a": {"front": _score(0.7)}}),
+        "fold_1": ({"b": {"front": _score(0.6)}}, {"b": {"front": _score(0.6)}}),
+    }
+    spent = {
+        "training_s": [10.0, 9.0], "steps": [5, 6], "prediction_s": [4.0, 1.0], "prediction_process_s": [5.0, 2.0],
+        "training_memory_gb": [2.0, 1.0], "prediction_memory_gb": [1.0, 0.5], "cache_gb": [0.2, 0.1],
+        "batch_size": [2, 4], "patch_size": [[8], [8]], "nnunet_versions": {}, "was_interrupted": [False, True],
+    }  # fmt: skip
+    monkeypatch.setattr(pool_against_nnunet, "costs", lambda *_: spent)
+    monkeypatch.setattr(pool_against_nnunet, "head", lambda fold: {"name": "set", "fold": fold.fold})
+    monkeypatch.setattr(
+        pool_against_nnunet,
+        "scores_of",
+        lambda fold, side: scores[fold.work.name][side.startswith("medimg3d")],
+    )
+    monkeypatch.setattr(pool_against_nnunet, "load_datalist", lambda _: Datalist())
+    folds = [
+        pool_against_nnunet.argparse.Namespace(work=tmp_path / name, fold=number, seed=0, cores=1)
+        for number, name in enumerate(scores)
+    ]
+    line = pool_against_nnunet.pooled_line(folds, "time", "torch")
+    assert (line["fold"], line["cases"], line["dice"]) == ("2 folds", 2, [0.55, 0.65])
+    assert (line["training_s"], line["steps"], line["prediction_s"]) == ([20.0, 18.0], [10, 12], [8.0, 2.0])
+    assert line["prediction_memory_gb"] == [1.0, 0.5]
+    assert line["was_interrupted"] == [False, True]
+    scores["fold_1"] = scores["fold_0"]
+    with pytest.raises(SystemExit, match="a was held out in two folds"):
+        pool_against_nnunet.pooled_line(folds, "time", "torch")
