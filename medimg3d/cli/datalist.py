@@ -91,6 +91,13 @@ NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help="
 LicenceOption = Annotated[
     str | None, typer.Option("--licence", metavar="TEXT", help="Licence of the images.")
 ]
+UnknownSizeOption = Annotated[
+    bool,
+    typer.Option(
+        "--unknown-voxel-size",
+        help="The headers' voxel sizes are not true: plan and figures go by voxels alone.",
+    ),
+]
 CheckOption = Annotated[
     bool, typer.Option("--check/--no-check", help="Read and check every image, or go by the names alone.")
 ]
@@ -115,6 +122,7 @@ def datalist(
     modality: ModalityOption = None,
     name: NameOption = None,
     licence: LicenceOption = None,
+    unknown_voxel_size: UnknownSizeOption = False,
     check: CheckOption = True,
     tolerance_mm: ToleranceOption = 0.1,
     as_json: JsonOption = False,
@@ -160,6 +168,7 @@ def datalist(
         modality=tuple(modality or ()),
         name=name or "",
         licence=licence or "",
+        unknown_voxel_size=unknown_voxel_size,
     )
     with progress_bar("Checking images") as progress:
         result = make_datalist(

@@ -171,6 +171,20 @@ class Datalist:
         return named
 
     @property
+    def has_voxel_size(self) -> bool:
+        """Whether the headers' voxel sizes are true; not where the file says ``"voxel_size": "unknown"``.
+
+        Raises:
+            DataError: It says something else.
+        """
+        said = self.extra.get("voxel_size")
+        if said not in (None, "unknown"):
+            raise DataError(
+                f'"voxel_size" is {said!r}; expected "unknown", or nothing where the headers are right.'
+            )
+        return said is None
+
+    @property
     def image_keys(self) -> tuple[str, ...]:
         """Keys under which :meth:`as_monai` gives the images: ``("image",)`` or the names in ``images``."""
         names = dict.fromkeys(name for case in self.cases() for name in case.images)

@@ -32,6 +32,7 @@ class SetDescription:
         modality: Modality of each channel, in order: CT, MRI, PET.
         name: Name of the study.
         licence: Licence of the images.
+        unknown_voxel_size: The headers' voxel sizes are not true: nothing is resampled, no figure is in mm or mL.
     """
 
     table: Path | None = None
@@ -40,6 +41,7 @@ class SetDescription:
     modality: tuple[str, ...] = ()
     name: str = ""
     licence: str = ""
+    unknown_voxel_size: bool = False
 
 
 def described(datalist: Datalist, description: SetDescription) -> tuple[Datalist, dict[str, str], str]:
@@ -72,6 +74,8 @@ def described(datalist: Datalist, description: SetDescription) -> tuple[Datalist
             modality=modality or datalist.modality,
             name=description.name or datalist.name,
             licence=description.licence or datalist.licence,
+            extra=dict(datalist.extra)
+            | ({"voxel_size": "unknown"} if description.unknown_voxel_size else {}),
         ),
         rejected,
         words,

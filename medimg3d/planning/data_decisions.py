@@ -107,7 +107,7 @@ def decide_spacing(facts: DataFacts, settings: PlanSettings) -> Decision:
         return chosen("voxel size", list(settings.spacing_mm), "--spacing")
     known = facts.known_spacings
     if not known or all(channel.is_picture for channel in facts.channels):
-        why = "The files state no voxel size" if not known else "The images are pictures"
+        why = "No voxel size is known" if not known else "The images are pictures"
         return Decision(
             "voxel size", None, f"{why}: voxels are taken as they are, and no figure is in mm.", "--spacing"
         )

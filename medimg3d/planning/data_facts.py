@@ -50,7 +50,7 @@ class DataFacts:
         channels: In the order of the network's input.
         named: Whether the channels come by name (``images``) and not as one list.
         shapes: Of each training case, in RAS order.
-        spacings_mm: Likewise; None where the file does not state it.
+        spacings_mm: Likewise; None where the file does not state it, or the datalist calls it unknown.
         labels: Label value to name, background included; empty without label maps.
         classes: Class names; empty without classes.
         class_counts: Training cases of each class.
@@ -181,7 +181,7 @@ def gather_facts(prints: Sequence[CasePrint], datalist: Datalist) -> DataFacts:
         channels=tuple(_channel(word, n, training, datalist) for n, word in enumerate(words)),
         named=bool(next(iter(cases.values())).images),
         shapes=tuple(first.shape for first in firsts),
-        spacings_mm=tuple(first.spacing_mm for first in firsts),
+        spacings_mm=tuple(first.spacing_mm if datalist.has_voxel_size else None for first in firsts),
         labels={
             value: datalist.labels.get(value, f"label {value}" if value else "background") for value in values
         },

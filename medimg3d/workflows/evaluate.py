@@ -222,7 +222,7 @@ def _score_pair(pair: Pair, meaning: LabelMeaning, tolerance_mm: float) -> dict[
     found, expected = labels_in(pred.labels), labels_in(truth.labels)
     meaning.check(found, expected)
     how: dict[str, Any] = {
-        "spacing_mm": truth.spacing_mm,
+        "spacing_mm": truth.spacing_mm if meaning.has_voxel_size else None,
         "tolerance_mm": tolerance_mm,
         "ignored": meaning.ignored,
     }

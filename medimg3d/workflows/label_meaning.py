@@ -32,6 +32,7 @@ class LabelMeaning:
         ignored: Value of references where nobody labelled; None without.
         truth_names: Label → name in the references; empty if not known.
         doubts: What the reader of the figures must know.
+        has_voxel_size: Whether the headers' voxel sizes are true; nothing is scored in mm or mL where they are not.
     """
 
     names: Mapping[int, str]
@@ -40,6 +41,7 @@ class LabelMeaning:
     ignored: int | None = None
     truth_names: Mapping[int, str] | None = None
     doubts: tuple[str, ...] = ()
+    has_voxel_size: bool = True
 
     def unions(self, found: Sequence[int]) -> Unions:
         """Structure → its values in the prediction and in the truth.
@@ -90,7 +92,8 @@ class LabelMeaning:
     def settings(self) -> dict[str, Any]:
         """What the page says of it."""
         regions = {} if self.regions is None else {"regions": str(self.regions), "predicted": self.predicted}
-        return regions | ({} if self.ignored is None else {"ignore_label": self.ignored})
+        size = {} if self.has_voxel_size else {"voxel_size": "unknown"}
+        return regions | ({} if self.ignored is None else {"ignore_label": self.ignored}) | size
 
 
 def find_meaning(
@@ -130,7 +133,8 @@ def find_meaning(
     names = {label: name for label, name in dict(given or {}).items() if label not in (0, ignored)}
     if any(label < 1 for label in names) or len(set(names.values())) != len(names):
         raise UsageError(f"Classes are {names}; expected labels from 1, each with a name of its own.")
-    plain = LabelMeaning(names, ignored=ignored, truth_names=names)
+    has_size = datalist.has_voxel_size if datalist else True
+    plain = LabelMeaning(names, ignored=ignored, truth_names=names, has_voxel_size=has_size)
     if chosen is None:
         if predicted == "regions":
             raise UsageError("Predictions that number regions need them: give --regions or --bundle.")

@@ -118,3 +118,11 @@ def test_no_such_table_column_or_value(found, tmp_path):
     path = table(tmp_path, "id,hospital\na,north\nb,north\nc,south\nd,north\n")
     with pytest.raises(UsageError, match="No case has hospital = 'east'; there are north, south"):
         described(found, SetDescription(table=path, test_where=("hospital", "east")))
+
+
+def test_a_voxel_size_that_is_not_known_is_told_in_the_datalist(found):
+    assert found.has_voxel_size
+    datalist, _, _ = described(found, SetDescription(unknown_voxel_size=True))
+    assert not datalist.has_voxel_size
+    with pytest.raises(DataError, match='expected "unknown", or nothing'):
+        _ = Datalist(extra={"voxel_size": 3}).has_voxel_size

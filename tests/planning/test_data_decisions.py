@@ -74,7 +74,7 @@ def test_on_a_thick_axis_the_voxel_size_is_the_tenth_percentile():
 def test_unknown_voxel_size_keeps_the_voxels():
     decision = decide_spacing(facts(spacings_mm=(None,) * 10), OPEN)
     assert decision.value is None
-    assert "state no voxel size" in decision.reason
+    assert "No voxel size is known" in decision.reason
 
 
 def test_some_unknown_voxel_sizes_are_told_of():

@@ -141,6 +141,15 @@ def test_without_a_voxel_size_mm_and_ml_are_blank_and_counted(tmp_path):
     assert result.summary["metrics"]["hd95_mm"]["class 1"]["left_out"] == {"voxel size unknown": 1}
 
 
+def test_a_voxel_size_that_the_datalist_calls_unknown_gives_no_mm_and_no_ml(tmp_path, study):
+    content = json.loads((study / "dataset.json").read_text()) | {"voxel_size": "unknown"}
+    (study / "dataset.json").write_text(json.dumps(content))
+    result = run(tmp_path, study)
+    assert {(row["dice"], row["hd95_mm"], row["pred_volume_ml"]) for row in table(result)} == {("1", "", "")}
+    assert result.summary["metrics"]["surface_dice"]["front"]["left_out"] == {"voxel size unknown": 4}
+    assert result.summary["settings"]["voxel_size"] == "unknown"
+
+
 def test_a_folder_of_labels_needs_no_datalist_and_images_give_the_overlay(tmp_path, study):
     result = run(tmp_path, study / "labelsTr", images=study / "imagesTr", num_worst=1)
     assert list(result.summary["classes"].values()) == ["class 1", "class 2"]
