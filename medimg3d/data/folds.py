@@ -71,7 +71,12 @@ def assign_folds(cases: Sequence[Mapping[str, Any]], *, num_folds: int = 5, seed
 
 
 def select_fold(
-    cases: Sequence[Mapping[str, Any]], *, fold: int, part: str, num_folds: int = 5, seed: int = 0
+    cases: Sequence[Mapping[str, Any]],
+    *,
+    fold: int,
+    part: str,
+    num_folds: int = 5,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """The training or validation part of one fold.
 
@@ -83,7 +88,7 @@ def select_fold(
         seed: Seed of the split.
 
     Returns:
-        Copies of the chosen cases, in their order.
+        Copies of the chosen cases, in their order; gaps in their ``values`` are NaN, or empty text.
 
     Raises:
         ValueError: An unknown part, or a fold that does not exist.
@@ -94,8 +99,10 @@ def select_fold(
         raise ValueError(f"fold must be -1 (all cases) or 0 to {num_folds - 1}, got {fold}.")
     folds = assign_folds(cases, num_folds=num_folds, seed=seed)
     if part == "validation":
-        return [dict(case) for case, own in zip(cases, folds, strict=True) if own == max(fold, 0)]
-    return [dict(case) for case, own in zip(cases, folds, strict=True) if own != fold]
+        chosen = [case for case, own in zip(cases, folds, strict=True) if own == max(fold, 0)]
+    else:
+        chosen = [case for case, own in zip(cases, folds, strict=True) if own != fold]
+    return _without_gaps(chosen)
 
 
 def select_part(
@@ -111,8 +118,28 @@ def select_part(
         seed: Seed of the split.
 
     Returns:
-        Copies of the chosen cases, in their order.
+        Copies of the chosen cases, in their order; gaps in their ``values`` are NaN, or empty text.
     """
     if section == "training":
         return select_fold(cases, fold=fold, part="validation", num_folds=num_folds, seed=seed)
-    return [dict(case) for case in cases]
+    return _without_gaps(cases)
+
+
+def _without_gaps(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Copies whose tables can be put into batches: None becomes NaN in a column of numbers, else empty text."""
+    columns: dict[str, Any] = {}
+    for case in cases:
+        for name, value in (case.get("values") or {}).items():
+            if isinstance(value, (int, float)):
+                columns[name] = float("nan")
+            else:
+                columns.setdefault(name, "")
+    filled = []
+    for case in cases:
+        copy = dict(case)
+        if copy.get("values"):
+            copy["values"] = {
+                name: columns[name] if value is None else value for name, value in copy["values"].items()
+            }
+        filled.append(copy)
+    return filled

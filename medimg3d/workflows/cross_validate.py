@@ -387,8 +387,10 @@ def _write_held_out(folder: Path, list_file: Path, fold: int) -> Path:
     """A datalist of the cases that a fold held out, with absolute paths."""
     content = json.loads(list_file.read_text(encoding="utf-8"))
     config = read_json(folder / "configs" / "train.json")
+    named = _with_own_names(content["training"])
+    values = {case[_OWN_NAME]: case.get("values") for case in named}  # with their gaps, as JSON has them
     cases = select_fold(
-        _with_own_names(content["training"]),
+        named,
         fold=fold,
         part="validation",
         num_folds=config["num_folds"],
@@ -396,6 +398,8 @@ def _write_held_out(folder: Path, list_file: Path, fold: int) -> Path:
     )
     for case in cases:
         case["id"] = case.pop(_OWN_NAME)
+        if case.get("values"):
+            case["values"] = values[case["id"]]
         for key in ("image", "images", "label"):
             if key in case:
                 case[key] = _below(list_file.parent, case[key])

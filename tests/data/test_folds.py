@@ -1,8 +1,9 @@
+import math
 from collections import Counter
 
 import pytest
 
-from medimg3d.data.folds import assign_folds, case_name, select_fold, split_unit
+from medimg3d.data.folds import assign_folds, case_name, select_fold, select_part, split_unit
 
 
 def cases_of(num_cases, patients=None):
@@ -105,3 +106,19 @@ def test_split_is_by_patient_only_if_all_are_known():
 )
 def test_name_of_a_case(case, name):
     assert case_name(case) == name
+
+
+def test_gaps_in_a_table_can_be_put_into_batches():
+    """MONAI cannot put None into a batch."""
+    ages = (None, 61, 44.5, None)
+    cases = [
+        {"id": str(n), "image": f"{n}.nii", "fold": n % 2, "values": {"age": age, "stage": None, "sex": "f"}}
+        for n, age in enumerate(ages)
+    ]
+    found = [
+        *select_fold(cases, fold=0, part="validation", num_folds=2),
+        *select_part(cases, section="test", fold=0),
+    ]
+    assert all(case["values"]["stage"] == "" and case["values"]["sex"] == "f" for case in found)
+    assert [math.isnan(case["values"]["age"]) for case in found] == [True, False, True, False, False, True]
+    assert cases[0]["values"]["age"] is None

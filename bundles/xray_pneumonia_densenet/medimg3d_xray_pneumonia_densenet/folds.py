@@ -1,5 +1,5 @@
 # Copied from medimg3d/data/folds.py; do not edit here.
-# Source sha256: ff079fd100dcf75ca997dd4c71985637a6a48d46afba6938dec584f81260f9b6
+# Source sha256: ffc9f29f68b2beb7ca6ce416b9e7ce8059a57c425dc445d42d768cde3930d9de
 """Deterministic folds: by patient where the patient is known, else by case.
 
 Pure Python, no dependency: bundles carry a copy of this file so that stock MONAI splits as medimg3d does.
@@ -73,7 +73,12 @@ def assign_folds(cases: Sequence[Mapping[str, Any]], *, num_folds: int = 5, seed
 
 
 def select_fold(
-    cases: Sequence[Mapping[str, Any]], *, fold: int, part: str, num_folds: int = 5, seed: int = 0
+    cases: Sequence[Mapping[str, Any]],
+    *,
+    fold: int,
+    part: str,
+    num_folds: int = 5,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """The training or validation part of one fold.
 
@@ -85,7 +90,7 @@ def select_fold(
         seed: Seed of the split.
 
     Returns:
-        Copies of the chosen cases, in their order.
+        Copies of the chosen cases, in their order; gaps in their ``values`` are NaN, or empty text.
 
     Raises:
         ValueError: An unknown part, or a fold that does not exist.
@@ -96,8 +101,10 @@ def select_fold(
         raise ValueError(f"fold must be -1 (all cases) or 0 to {num_folds - 1}, got {fold}.")
     folds = assign_folds(cases, num_folds=num_folds, seed=seed)
     if part == "validation":
-        return [dict(case) for case, own in zip(cases, folds, strict=True) if own == max(fold, 0)]
-    return [dict(case) for case, own in zip(cases, folds, strict=True) if own != fold]
+        chosen = [case for case, own in zip(cases, folds, strict=True) if own == max(fold, 0)]
+    else:
+        chosen = [case for case, own in zip(cases, folds, strict=True) if own != fold]
+    return _without_gaps(chosen)
 
 
 def select_part(
@@ -113,8 +120,28 @@ def select_part(
         seed: Seed of the split.
 
     Returns:
-        Copies of the chosen cases, in their order.
+        Copies of the chosen cases, in their order; gaps in their ``values`` are NaN, or empty text.
     """
     if section == "training":
         return select_fold(cases, fold=fold, part="validation", num_folds=num_folds, seed=seed)
-    return [dict(case) for case in cases]
+    return _without_gaps(cases)
+
+
+def _without_gaps(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Copies whose tables can be put into batches: None becomes NaN in a column of numbers, else empty text."""
+    columns: dict[str, Any] = {}
+    for case in cases:
+        for name, value in (case.get("values") or {}).items():
+            if isinstance(value, (int, float)):
+                columns[name] = float("nan")
+            else:
+                columns.setdefault(name, "")
+    filled = []
+    for case in cases:
+        copy = dict(case)
+        if copy.get("values"):
+            copy["values"] = {
+                name: columns[name] if value is None else value for name, value in copy["values"].items()
+            }
+        filled.append(copy)
+    return filled
