@@ -90,7 +90,8 @@ def make_datalist(
         folders: See :func:`medimg3d.data.folders.read_folders`; or one datalist, to check it and to leave out
             what cannot be used. Cases that carry a fold keep it.
         out: The datalist to write; replaced if it exists, never a ``dataset.json``.
-        num_folds: Number of cross-validation folds, at least 2; by default 5, of a datalist its own number.
+        num_folds: Number of cross-validation folds, at least 2; by default that of the datalist or of a table in which
+            every case has its fold, else 5.
         seed: Seed of the folds.
         patient_pattern: Regular expression that finds the patient in a file name.
         pair: Names of the folders of images and of label maps, where they are none of the usual ones.
@@ -116,8 +117,7 @@ def make_datalist(
     scan, base = _scan([Path(folder) for folder in folders], out, patient_pattern, pair)
     if description is not None:
         scan = _described(scan, description)
-    own_number = scan.datalist.split.get("num_folds")
-    num_folds = num_folds or (own_number if isinstance(own_number, int) else 5)
+    num_folds = num_folds or _own_number_of_folds(scan.datalist) or 5
     report = (
         check_datalist(scan.datalist, tolerance_mm=tolerance_mm, progress=progress)
         if check
@@ -133,6 +133,15 @@ def make_datalist(
     return IngestResult(
         out, rejected_path, datalist, rejected, report.warnings, scan.layouts, report.findings, base
     )
+
+
+def _own_number_of_folds(datalist: Datalist) -> int | None:
+    """What the datalist says, else as many as its cases carry where all of them carry one."""
+    said = datalist.split.get("num_folds")
+    if isinstance(said, int):
+        return said
+    carried = [case.fold for case in datalist.training if case.fold is not None]
+    return max(carried) + 1 if carried and len(carried) == len(datalist.training) else None
 
 
 def _described(scan: FolderScan, description: SetDescription) -> FolderScan:
@@ -220,7 +229,7 @@ def _with_folds(datalist: Datalist, num_folds: int, seed: int) -> Datalist:
     try:
         folds = assign_folds(plain, num_folds=num_folds, seed=seed)
     except ValueError as err:
-        raise DataError(f"{err} Choose fewer folds with --num-folds.") from err
+        raise DataError(f"{err} Choose another number of folds with --num-folds.") from err
     unit = split_unit(plain)
     training = tuple(replace(case, fold=fold) for case, fold in zip(datalist.training, folds, strict=True))
     split = {"by": unit, "num_folds": num_folds, "seed": seed, "note": _NOTES[unit]}

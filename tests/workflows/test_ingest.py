@@ -6,6 +6,7 @@ from phantoms import two_part_phantom, write_decathlon, write_nifti
 
 from medimg3d.data.datalist_file import load_datalist
 from medimg3d.data.folds import assign_folds
+from medimg3d.data.set_description import SetDescription
 from medimg3d.errors import DataError, UsageError
 from medimg3d.workflows.ingest import make_datalist
 
@@ -50,6 +51,17 @@ def test_patients_stay_in_one_fold(tmp_path):
     datalist = make_datalist([root], tmp_path / "o.json", num_folds=2, patient_pattern=r"(p\d)").datalist
     assert len({(case.patient, case.fold) for case in datalist.training}) == 4
     assert datalist.split["by"] == "patient"
+
+
+def test_a_table_in_which_every_case_has_its_fold_says_how_many_there_are(tmp_path):
+    root = pairs(tmp_path / "set", *(f"p{n}" for n in range(7)))
+    table = tmp_path / "table.csv"
+    table.write_text("id,fold\n" + "".join(f"p{n},{n}\n" for n in range(7)))
+    result = make_datalist([root], tmp_path / "o.json", description=SetDescription(table=table))
+    assert [case.fold for case in result.datalist.training] == list(range(7))
+    assert result.datalist.split["num_folds"] == 7
+    with pytest.raises(DataError, match=r"Cases carry fold 3; expected 0 to 2.*another number of folds"):
+        make_datalist([root], tmp_path / "o.json", num_folds=3, description=SetDescription(table=table))
 
 
 def test_rejects_of_folders_and_checks_stand_beside_the_datalist(tmp_path):
