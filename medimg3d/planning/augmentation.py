@@ -45,11 +45,19 @@ def segmentation_transforms(plan: Plan) -> list[Block]:
             "factors": 0.25,
             "preserve_range": True,
         },
-        {"_target_": "RandSimulateLowResolutiond", **on_image, "prob": 0.125, "zoom_range": [0.5, 1.0]},
+        _low_resolution(plan),
         {**contrast, "prob": 0.1, "invert_image": True},
         {**contrast, "prob": 0.3},
         _TYPED,
     ]
+
+
+def _low_resolution(plan: Plan) -> Block:
+    """Fewer voxels and back; MONAI's own way back is for three axes only."""
+    block: Block = {"_target_": "RandSimulateLowResolutiond", "keys": "image", "prob": 0.125}
+    if plan.network_axes == 2:
+        block["upsample_mode"] = "bilinear"
+    return block | {"zoom_range": [0.5, 1.0]}
 
 
 def _crop(plan: Plan) -> Block:
