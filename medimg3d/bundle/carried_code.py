@@ -35,6 +35,7 @@ SOURCES = {
     "scheme_loss.py": ("engines", "scheme_loss.py"),
     "seeding.py": ("data", "seeding.py"),
     "small_components.py": ("transforms", "small_components.py"),
+    "thinned_indices.py": ("transforms", "thinned_indices.py"),
     "transfer.py": ("networks", "transfer.py"),
     "weight_averaging.py": ("engines", "weight_averaging.py"),
 }

@@ -1,10 +1,10 @@
-"""The deterministic part of preprocessing on disk, memory-mapped, shared by workers, ranks and runs.
+"""The deterministic part of preprocessing on disk, compressed to the bit, shared by workers, ranks and runs.
 
 An entry is a folder named by the hash of what went in: the content of the input files, the transforms with
 their settings, and the versions that matter. It is written under another name and renamed when whole, so that
 a killed writer leaves nothing that looks like an entry, and of two processes that write the same case one wins
 and the other discards its copy. MONAI's ``PersistentDataset`` loses the metadata (its issue 8599) and loads
-pickles; here the arrays are ``.npy`` files beside one JSON file.
+pickles; here the arrays are compressed files beside one JSON file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -27,10 +28,13 @@ from monai.data import MetaTensor
 from torch.utils.data import Dataset
 
 from medimg3d.data.content_hash import content_sha256
+from medimg3d.data.packed_array import read_packed, write_packed
 from medimg3d.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
+ENDING = ".gz"
 _ABANDONED_S = 3600.0
+_log = logging.getLogger(__name__)
 
 
 class DiskCacheDataset(Dataset):
@@ -60,8 +64,13 @@ class DiskCacheDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         entry = self.cache_dir / self._keys[index]
-        if not entry.is_dir():
-            _write_entry(entry, self.transform(dict(self.data[index])))
+        if entry.is_dir():
+            try:
+                return _read_entry(entry)
+            except DataError as error:
+                _log.warning("%s It is made anew.", error)
+                shutil.rmtree(entry, ignore_errors=True)
+        _write_entry(entry, self.transform(dict(self.data[index])))
         return _read_entry(entry)
 
 
@@ -131,7 +140,7 @@ def _write_entry(entry: Path, item: Mapping[str, Any]) -> None:
 def _write_value(folder: Path, name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, (torch.Tensor, np.ndarray)):
         array = value.numpy() if isinstance(value, torch.Tensor) else value
-        np.save(folder / f"{name}.npy", np.ascontiguousarray(array))
+        packed = write_packed(folder / f"{name}{ENDING}", array)
         kind = (
             "meta"
             if isinstance(value, MetaTensor)
@@ -139,7 +148,7 @@ def _write_value(folder: Path, name: str, value: Any) -> dict[str, Any]:
             if isinstance(value, torch.Tensor)
             else "array"
         )
-        described: dict[str, Any] = {"kind": kind}
+        described: dict[str, Any] = {"kind": kind, "packed": packed}
         if isinstance(value, MetaTensor):
             described["affine"] = np.asarray(value.affine).tolist()
             described["meta"] = {key: inner for key, inner in value.meta.items() if _is_plain(inner)}
@@ -160,12 +169,11 @@ def _is_plain(value: Any) -> bool:
 
 def _read_entry(entry: Path) -> dict[str, Any]:
     item: dict[str, Any] = {}
-    for name, described in json.loads((entry / "item.json").read_text()).items():
+    for name, described in _description(entry).items():
         if described["kind"] == "plain":
             item[name] = described["value"]
             continue
-        # "c": pages are shared until written to, and a write stays in this process
-        array = np.load(entry / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+        array = read_packed(entry / f"{name}{ENDING}", described["packed"])
         if described["kind"] == "array":
             item[name] = array
         elif described["kind"] == "tensor":
@@ -174,6 +182,16 @@ def _read_entry(entry: Path) -> dict[str, Any]:
             affine = torch.tensor(described["affine"], dtype=torch.float64)
             item[name] = MetaTensor(torch.from_numpy(array), affine=affine, meta=described["meta"])
     return item
+
+
+def _description(entry: Path) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads((entry / "item.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{entry / 'item.json'} is damaged ({error}); expected a description. Remove it."
+        ) from error
+    return description
 
 
 def _remove_abandoned(cache_dir: Path) -> None:

@@ -23,14 +23,32 @@ def gzip_writer(file: IO[bytes]) -> gzip.GzipFile:
     The bytes are those of one machine: ISA-L may compress differently on another kind of processor.
     """
     made = _gzip_file()
-    level = _ZLIB_LEVEL if made is gzip.GzipFile else _ISAL_LEVEL
-    writer: gzip.GzipFile = made(filename="", fileobj=file, mode="wb", compresslevel=level, mtime=0)
+    writer: gzip.GzipFile = made(filename="", fileobj=file, mode="wb", compresslevel=_level(), mtime=0)
     return writer
 
 
+def compress(content: bytes) -> bytes:
+    """Content as one gzip member; same content, same bytes on one machine."""
+    return bytes(_module().compress(content, _level(), mtime=0))
+
+
+def decompress(content: bytes) -> bytes:
+    """The content of gzip members."""
+    return bytes(_module().decompress(content))
+
+
 def _gzip_file() -> Any:
+    module = _module()
+    return module.GzipFile if module is gzip else module.IGzipFile
+
+
+def _level() -> int:
+    return _ZLIB_LEVEL if _module() is gzip else _ISAL_LEVEL
+
+
+def _module() -> Any:
     try:
         from isal import igzip
     except ImportError:
-        return gzip.GzipFile
-    return igzip.IGzipFile
+        return gzip
+    return igzip

@@ -23,7 +23,8 @@ _TYPED = {"_target_": "EnsureTyped", "keys": _BOTH, "track_meta": False}
 
 def segmentation_transforms(plan: Plan) -> list[Block]:
     """A patch of image and label, and its variations."""
-    blocks = [_crop(plan), {"_target_": "SelectItemsd", "keys": _BOTH}]
+    single = {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float32"}
+    blocks = [_crop(plan), {"_target_": "SelectItemsd", "keys": _BOTH}, single]
     if plan.slice_axis is not None:
         blocks.append({"_target_": "SqueezeDimd", "keys": _BOTH, "dim": plan.slice_axis + 1})
     if plan.settings.augmentation == "none":

@@ -122,8 +122,7 @@ def _train(plan: Plan, shared: Config) -> Config:
 
 def _in_reference_region(plan: Plan, config: Config) -> Config:
     """The label map is loaded first, since its region is what the image is cropped to."""
-    for part in (config["train"]["deterministic_transforms"], config["validate"]["transforms"]):
-        part["transforms"].insert(0, "@label_loading")
+    config["train"]["deterministic_transforms"]["transforms"].insert(0, "@label_loading")
     loading = {"label_loading": compose(label_on_axes(plan))}
     return _before(config, "preprocessing", reference_region(plan) | loading)
 

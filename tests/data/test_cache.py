@@ -115,14 +115,15 @@ def run_python(code: str, *arguments: str) -> subprocess.Popen:
 def test_a_killed_writer_leaves_no_entry_and_the_next_one_writes_it(tmp_path):
     code = """
         import os, sys
-        import numpy as np, torch
+        import torch
         import medimg3d.data.cache as cache
-        save = np.save
-        def save_and_die(path, array):
-            save(path, array)
-            if str(path).endswith("b.npy"):
+        write = cache.write_packed
+        def write_and_die(path, array):
+            if path.stem == "b":
+                path.write_bytes(b"half")
                 os.kill(os.getpid(), 9)
-        np.save = save_and_die
+            return write(path, array)
+        cache.write_packed = write_and_die
         item = {"case": 1}
         cache.DiskCacheDataset([item], lambda _: {"a": torch.ones(3), "b": torch.zeros(3), "c": 1}, sys.argv[1])[0]
     """
@@ -154,6 +155,19 @@ def test_two_writers_of_the_same_case_leave_one_whole_entry(tmp_path):
     assert [process.wait() for process in processes] == [0, 0]
     assert len(entries(tmp_path / "cache")) == 1
     assert list((tmp_path / "cache").glob(".partial-*")) == []
+
+
+@pytest.mark.parametrize("name", ["image.gz", "item.json"])
+def test_a_damaged_entry_is_made_anew(tmp_path, cases, name, caplog):
+    cache = tmp_path / "cache"
+    whole = DiskCacheDataset(cases, pipeline(), cache)[0]["image"]
+    file = cache / entries(cache)[0] / name
+    file.write_bytes(file.read_bytes()[:100])
+    assert torch.equal(DiskCacheDataset(cases, pipeline(), cache)[0]["image"], whole)
+    assert "damaged" in caplog.text
+    caplog.clear()
+    DiskCacheDataset(cases, pipeline(), cache)[0]
+    assert "damaged" not in caplog.text
 
 
 def test_abandoned_partial_entries_are_removed_after_an_hour(tmp_path):
