@@ -8,6 +8,9 @@ nnU-Net runs from an environment of its own (--nnunet-python). The road has step
   plan             medimg3d plan
   train            medimg3d train --minutes
   train-nnunet     nnU-Net, for the wall time that medimg3d's training took (--match time), or for as many steps
+                   (--match steps)
+  train-again      medimg3d once more, for as many steps as nnU-Net took in equal time (--match their-steps): on a
+                   CPU, where nnU-Net takes few, far cheaper than --match steps
   predict          medimg3d predict of the held-out cases, warm, with each of --backends
   predict-nnunet   nnU-Net's predictor, warm, with and without its processes
   score            both sides' label maps by medimg3d evaluate; JSON lines, appended to --results
@@ -15,7 +18,8 @@ nnU-Net runs from an environment of its own (--nnunet-python). The road has step
 docs/against_nnunet.md says what is equal and what is not.
 
 Usage: python benchmarks/against_nnunet.py --datalist FILE --work DIR --nnunet-python PYTHON [--fold 0] [--minutes 60]
-       [--match time,steps] [--steps all] [--device cpu] [--backends torch,openvino-f32] [--cases N] [--again STEP]
+       [--match time,steps,their-steps] [--steps all] [--device cpu] [--backends torch,openvino-f32] [--cases N]
+       [--again STEP]
        python benchmarks/against_nnunet.py --table-only [--docs docs/against_nnunet.md]
 """
 
@@ -46,9 +50,16 @@ from medimg3d.data.json_file import write_json
 from medimg3d.data.training_record import read_json
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE / "nnunet_trainer"))  # a folder that nnU-Net's environment imports, too
+
+from training_length import length_of_steps  # noqa: E402 - found by the line above
+
 RESULTS = HERE / "results" / "against_nnunet.jsonl"
-STEPS = ("convert", "preprocess", "plan", "train", "train-nnunet", "predict", "predict-nnunet", "score")
-MATCHES = ("time", "steps")
+STEPS = (
+    "convert", "preprocess", "plan", "train", "train-nnunet", "train-again", "predict", "predict-nnunet", "score",
+)  # fmt: skip
+THEIR_STEPS = "their-steps"
+MATCHES = ("time", "steps", THEIR_STEPS)
 TRAINER, PLANS = "BudgetTrainer", "nnUNetPlans"
 PREPROCESSED = "nnunet_preprocessed"
 NNUNET_PROCESSES = {"processes": 3, "sequential": 0}
@@ -100,7 +111,9 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--fold", type=int, default=0, help="that is held out")
     parser.add_argument("--minutes", type=float, default=60.0, help="of training, each side")
     parser.add_argument("--epochs", type=int, help="of medimg3d's training instead")
-    parser.add_argument("--match", default="time,steps", help="what is equal: time, steps, or both in turn")
+    parser.add_argument(
+        "--match", default="time,steps", help="what is equal: time, steps, their-steps, or several in turn"
+    )
     parser.add_argument("--steps", default="all", help=f"with commas: {', '.join(STEPS)}")
     parser.add_argument("--again", default="", help="steps that are run although they are done")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -116,6 +129,7 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--table-only", action="store_true", help="print the table of what is measured")
     parser.add_argument("--docs", type=Path, help="put the table between the marks of this file, too")
     parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--side-match", default=MATCHES[0], help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if not (given.table_only or (given.datalist and given.work and given.nnunet_python)):
         parser.error("give --datalist, --work and --nnunet-python (or --table-only)")
@@ -151,16 +165,52 @@ def keep_settings(given: argparse.Namespace) -> None:
 
 
 def wanted_steps(given: argparse.Namespace) -> list[tuple[str, str, Callable[[], Found]]]:
-    """The steps that are asked for: kind, name and what it does; those of nnU-Net once a match."""
-    once = {"convert": convert, "preprocess": preprocess, "plan": plan, "train": train, "predict": predict}
-    each = {"train-nnunet": train_nnunet, "predict-nnunet": predict_nnunet, "score": score}
-    steps: list[tuple[str, str, Callable[[], Found]]] = []
+    """The steps that are asked for: kind, name and what it does; each training of a side once, whatever matches it."""
+    once = {"convert": convert, "preprocess": preprocess, "plan": plan, "train": train}
+    each = {
+        "train-nnunet": (train_nnunet, their_name),
+        "predict": (predict, our_name),
+        "predict-nnunet": (predict_nnunet, their_name),
+        "score": (score, "{}-{}".format),
+    }
+    steps: dict[str, tuple[str, str, Callable[[], Found]]] = {}
     for kind in (kind for kind in STEPS if kind in given.steps):
         if kind in once:
-            steps.append((kind, kind, partial(once[kind], given)))
+            steps[kind] = (kind, kind, partial(once[kind], given))
+        elif kind == "train-again":
+            if THEIR_STEPS in given.match:
+                steps[kind] = (kind, our_name("train", THEIR_STEPS), partial(train_again, given))
         else:
-            steps += [(kind, f"{kind}-{match}", partial(each[kind], given, match)) for match in given.match]
-    return steps
+            run, named = each[kind]
+            for match in given.match:
+                name = named(kind, match)
+                steps.setdefault(name, (kind, name, partial(run, given, match)))
+    return list(steps.values())
+
+
+def our_name(kind: str, match: str) -> str:
+    """The step of medimg3d's training that a match compares."""
+    return f"{kind}-{THEIR_STEPS}" if match == THEIR_STEPS else kind
+
+
+def their_name(kind: str, match: str) -> str:
+    """The step of nnU-Net's training that a match compares."""
+    return f"{kind}-{their_match(match)}"
+
+
+def their_match(match: str) -> str:
+    """What nnU-Net's training was matched to: where medimg3d takes its steps, the time."""
+    return MATCHES[0] if match == THEIR_STEPS else match
+
+
+def our_run(given: argparse.Namespace, match: str) -> Path:
+    """The trained bundle that a match compares."""
+    return Path(given.work / ("run_their_steps" if match == THEIR_STEPS else "run"))
+
+
+def our_prediction(match: str, backend: str) -> str:
+    """Folder of its label maps."""
+    return f"medimg3d_{'their_steps_' if match == THEIR_STEPS else ''}{backend}"
 
 
 def do_step(given: argparse.Namespace, kind: str, name: str, run: Callable[[], Found]) -> None:
@@ -228,15 +278,28 @@ def plan(given: argparse.Namespace) -> Found:
 
 def train(given: argparse.Namespace) -> Found:
     """``medimg3d train``, going on where it was interrupted. Its preprocessing is part of it."""
+    length = ["--epochs", given.epochs] if given.epochs else ["--minutes", given.minutes]
+    return train_bundle(given, "train", MATCHES[0], length)
+
+
+def train_again(given: argparse.Namespace) -> Found:
+    """The same for as many steps as nnU-Net took (up to 2 % fewer), validated once, at the end."""
+    theirs = length_of_steps(int(of_step(given, their_name("train-nnunet", THEIR_STEPS))["steps"]))
+    length = ["--epochs", theirs.epochs, "--set", f"iterations_per_epoch={theirs.iterations}",
+              "--set", f"val_interval={theirs.epochs}"]  # fmt: skip
+    return train_bundle(given, "train-again", THEIR_STEPS, length)
+
+
+def train_bundle(given: argparse.Namespace, kind: str, match: str, length: list[object]) -> Found:
+    """Train the planned bundle into the folder of a match."""
     of_step(given, "plan")
-    run, cache = given.work / "run", given.work / "cache"
-    if "train" in given.again:
+    run, cache = our_run(given, match), given.work / f"cache_{kind}"
+    if kind in given.again:
         for folder in (run, cache):
             shutil.rmtree(folder, ignore_errors=True)
-    length = ["--epochs", given.epochs] if given.epochs else ["--minutes", given.minutes]
     done = medimg3d(given, "train", given.work / "bundle", "--datalist", given.work / data.DATALIST, "--fold",
                     given.fold, "--out", run, "--cache", cache, "--seed", given.seed, "--resume", *length,
-                    every_s=2.0)  # fmt: skip
+                    every_s=2.0, step=our_name("train", match))  # fmt: skip
     settings = read_json(run / "training" / "settings.json")
     recipe = read_json(run / "configs" / "train.json")
     steps = int(settings["epochs"]) * int(recipe["iterations_per_epoch"])
@@ -270,28 +333,33 @@ def train_nnunet(given: argparse.Namespace, match: str) -> Found:
     return {**figures(done), "was_interrupted": done.was_interrupted, **length}
 
 
-def predict(given: argparse.Namespace) -> Found:
+def predict(given: argparse.Namespace, match: str) -> Found:
     """``medimg3d predict`` of the held-out cases with each backend, each in a process of its own."""
-    of_step(given, "train")
+    of_step(given, our_name("train", match))
     found = {}
     for backend in given.backends:
-        report = given.work / "steps" / f"predict-{backend}.part"
-        out = given.work / "predicted" / f"medimg3d_{backend}"
-        shutil.rmtree(out, ignore_errors=True)
-        command = [sys.executable, "-W", "ignore", __file__, "--side", backend, "--work", given.work, "--datalist",
-                   given.datalist, "--nnunet-python", given.nnunet_python, "--device", given.device, "--rounds",
-                   given.rounds]  # fmt: skip
-        done = run_watched(command, given.work / "logs" / f"predict-{backend}.log")
-        found[backend] = of_prediction(done, report)
+        name = our_prediction(match, backend)
+        shutil.rmtree(given.work / "predicted" / name, ignore_errors=True)
+        command = [sys.executable, "-W", "ignore", __file__, "--side", backend, "--side-match", match, "--work",
+                   given.work, "--datalist", given.datalist, "--nnunet-python", given.nnunet_python, "--device",
+                   given.device, "--rounds", given.rounds]  # fmt: skip
+        done = run_watched(command, given.work / "logs" / f"predict-{name}.log")
+        found[backend] = of_prediction(done, side_report(given, name))
     return {"backends": found}
+
+
+def side_report(given: argparse.Namespace, name: str) -> Path:
+    """Where the process of a prediction says what it measured."""
+    return Path(given.work / "steps" / f"predict-{name}.part")
 
 
 def medimg3d_side(given: argparse.Namespace) -> None:
     """In the process of its own: one image to warm up with, then all of them, the building of the network counted."""
     from medimg3d.workflows.predict import predict as predict_images
 
-    images, run = given.work / data.IMAGES / "medimg3d", given.work / "run"
-    out = given.work / "predicted" / f"medimg3d_{given.side}"
+    images, run = given.work / data.IMAGES / "medimg3d", our_run(given, given.side_match)
+    name = our_prediction(given.side_match, given.side)
+    out = given.work / "predicted" / name
     options: dict[str, Any] = {
         "overlays": False, "reports": False, "backend": given.side, "device": given.device,
     }  # fmt: skip
@@ -308,7 +376,7 @@ def medimg3d_side(given: argparse.Namespace) -> None:
     found: Found = {"seconds": seconds, "threads": torch.get_num_threads(), "rejected": result.rejected}
     if given.device == "cuda":
         found["gpu_memory_gb"] = torch.cuda.max_memory_reserved() / 1e9
-    write_json(found, given.work / "steps" / f"predict-{given.side}.part")
+    write_json(found, side_report(given, name))
 
 
 def predict_nnunet(given: argparse.Namespace, match: str) -> Found:
@@ -336,11 +404,11 @@ def predict_nnunet(given: argparse.Namespace, match: str) -> Found:
 
 def score(given: argparse.Namespace, match: str) -> Found:
     """Score both sides alike; a line a backend."""
-    theirs = scores_of(given, f"nnunet_{match}_processes")
+    theirs = scores_of(given, f"nnunet_{their_match(match)}_processes")
     patients = {case.name: case.patient for case in load_datalist(given.work / data.HELD_OUT).training}
     lines = []
     for backend in given.backends:
-        ours = scores_of(given, f"medimg3d_{backend}")
+        ours = scores_of(given, our_prediction(match, backend))
         compared = nnunet_scores.compare(nnunet_scores.pair_up(theirs, ours, patients), seed=given.seed)
         finds = [nnunet_scores.false_finds(side) for side in (theirs, ours)]
         line = {
@@ -366,9 +434,9 @@ def head(given: argparse.Namespace) -> Found:
 def costs(given: argparse.Namespace, match: str, backend: str) -> Found:
     """Time, steps and memory of both sides, [nnU-Net, medimg3d]; nnU-Net's prediction by the faster of its ways."""
     prepared, planned = of_step(given, "preprocess"), of_step(given, "plan")
-    trained = [of_step(given, f"train-nnunet-{match}"), of_step(given, "train")]
-    ways = of_step(given, f"predict-nnunet-{match}")["ways"]
-    ours = of_step(given, "predict")["backends"][backend]
+    trained = [of_step(given, their_name("train-nnunet", match)), of_step(given, our_name("train", match))]
+    ways = of_step(given, their_name("predict-nnunet", match))["ways"]
+    ours = of_step(given, our_name("predict", match))["backends"][backend]
     way = min(ways, key=lambda name: ways[name]["seconds"])
     both = [ways[way], ours]
     return {
@@ -419,11 +487,14 @@ def figures(done: Watched) -> Found:
     return {"seconds": done.seconds, "peak_memory_gb": done.peak_memory_gb}
 
 
-def medimg3d(given: argparse.Namespace, name: str, *options: object, every_s: float = 0.5) -> Watched:
+def medimg3d(
+    given: argparse.Namespace, name: str, *options: object, every_s: float = 0.5, step: str | None = None
+) -> Watched:
     """Run a command of medimg3d."""
     command = [sys.executable, "-W", "ignore", "-m", "medimg3d.cli.main", name, *options, "--json"]
-    note = note_file(given, name) if name == "train" else None
-    return run_watched(command, given.work / "logs" / f"{name}.log", every_s=every_s, note=note)
+    step = step or name
+    note = note_file(given, step) if name == "train" else None
+    return run_watched(command, given.work / "logs" / f"{step}.log", every_s=every_s, note=note)
 
 
 def nnunet(

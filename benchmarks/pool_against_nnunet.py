@@ -20,7 +20,7 @@ from typing import Any
 
 import nnunet_data as data
 import nnunet_scores
-from against_nnunet import RESULTS, SETTINGS, costs, head, scores_of
+from against_nnunet import RESULTS, SETTINGS, costs, head, our_prediction, scores_of, their_match
 from prediction_speed import machine_facts, rounded
 from run_all import append
 
@@ -64,7 +64,8 @@ def pooled_line(folds: Sequence[argparse.Namespace], match: str, backend: str) -
     """One comparison over the held-out cases of all folds."""
     pairs, finds, seen = [], [0, 0], set()
     for fold in folds:
-        sides = [scores_of(fold, f"nnunet_{match}_processes"), scores_of(fold, f"medimg3d_{backend}")]
+        names = f"nnunet_{their_match(match)}_processes", our_prediction(match, backend)
+        sides = [scores_of(fold, name) for name in names]
         twice = seen & set(sides[1])
         if twice:
             raise SystemExit(f"{sorted(twice)[0]} was held out in two folds; expected folds without overlap")

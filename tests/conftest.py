@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib
@@ -63,3 +65,33 @@ def hippocampus(data_root: Path) -> Path:
 def bundle_root() -> Path:
     """The shipped hippocampus bundle."""
     return REPOSITORY / "bundles" / "mri_hippocampus_unet"
+
+
+@pytest.fixture
+def torch_threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads of torch for one test."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _common_settings_are_left_alone() -> Iterator[None]:
+    """What every later test depends on: the threads of torch, and what is logged."""
+    before = _common_settings()
+    yield
+    after = _common_settings()
+    if before["threads"] is None:  # torch was first imported by this test
+        after["threads"] = None
+    assert after == before, "the test (or the code under test) changed a setting of the whole process"
+
+
+def _common_settings() -> dict[str, int | None]:
+    torch = sys.modules.get("torch")
+    return {
+        "threads": torch.get_num_threads() if torch is not None else None,
+        "log level": logging.getLogger().level,
+        "least logged": logging.root.manager.disable,
+    }

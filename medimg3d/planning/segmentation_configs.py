@@ -243,12 +243,14 @@ def _inference_fast(plan: Plan) -> Config:
     overlay: Config = {}
     steps = preprocessing_block(plan)["transforms"]
     several = len(plan.facts.channels) > 1
+    resampled = any(step["_target_"] == "Spacingd" for step in steps)  # makes float32 of stored integers
     for number, step in enumerate(steps):
         place = f"preprocessing#transforms#{number}"
         if step["_target_"] == "LoadImaged" and not several and not plan.is_picture:
             overlay[f"{place}#reader"] = "medimg3d.data.fast_nifti_reader.FastNiftiReader"
             overlay[f"{place}#dtype"] = None
-            overlay[f"{place}#keep_small_integers"] = True
+            if resampled:
+                overlay[f"{place}#keep_small_integers"] = True
         elif step["_target_"] == "Orientationd" and not several:
             overlay[f"{place}#_target_"] = _IN_PLACE
         elif step["_target_"] == "Spacingd":

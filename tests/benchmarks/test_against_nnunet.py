@@ -342,6 +342,43 @@ def test_steps_of_nnunet_come_once_a_match(tmp_path):
     ]
 
 
+def test_where_medimg3d_takes_the_steps_of_nnunet_it_is_trained_again_and_nnunet_is_not(tmp_path):
+    given = _arguments(
+        tmp_path, "--match", "time,their-steps", "--steps", "train,train-nnunet,train-again,predict,score"
+    )
+    names = [name for _, name, _ in against_nnunet.wanted_steps(given)]
+    assert names == [
+        *("train", "train-nnunet-time", "train-their-steps", "predict", "predict-their-steps"),
+        *("score-time", "score-their-steps"),
+    ]
+
+
+def test_medimg3d_is_trained_again_for_at_most_2_percent_fewer_steps_than_nnunet_took(tmp_path, monkeypatch):
+    given = _arguments(tmp_path, "--match", "their-steps")
+    asked = []
+
+    def trained(_, name, *options, **__):
+        asked.append([name, *map(str, options)])
+        run = tmp_path / "run_their_steps"
+        for file, content in (
+            (run / "training" / "settings.json", {"epochs": 51, "precision": "float32"}),
+            (run / "configs" / "train.json", {"iterations_per_epoch": 2}),
+        ):
+            file.parent.mkdir(parents=True)
+            file.write_text(json.dumps(content))
+        return process_tree.Watched(9.0, 1.0)
+
+    monkeypatch.setattr(against_nnunet, "medimg3d", trained)
+    for name, found in (("plan", {}), ("train-nnunet-time", {"steps": 103})):
+        file = against_nnunet.step_file(given, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found))
+    assert against_nnunet.train_again(given)["steps"] == 102
+    (options,) = asked
+    assert options[options.index("--epochs") + 1] == "51"
+    assert "iterations_per_epoch=2" in options
+
+
 def test_a_done_step_is_passed_over_unless_asked_for_again(tmp_path):
     runs = []
 

@@ -272,11 +272,11 @@ def test_memory_is_a_few_planes_whatever_the_depth(monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-def test_labels_do_not_depend_on_the_number_of_threads(workers, monkeypatch):
+def test_labels_do_not_depend_on_the_number_of_threads(workers, torch_threads):
     scores = torch.randn((4, 9, 60, 50), generator=torch.Generator().manual_seed(0))
     axis_map = AxisMap((0, 1, 2), (0.5,) * 3, (0.0,) * 3, (9, 60, 50), (18, 120, 100))
     one = restore_labels(iter(cut(scores, 0, 2)), axis_map, softmax=True)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: workers)
+    torch_threads(workers)
     np.testing.assert_array_equal(restore_labels(iter(cut(scores, 0, 2)), axis_map, softmax=True), one)
 
 

@@ -117,6 +117,18 @@ def test_train_evaluate_and_inference_share_preprocessing_and_network(study, tmp
         assert train[block] == evaluate[block] == inference[block]
 
 
+def test_stored_integers_are_kept_only_where_resampling_makes_fractions_of_them(study, tmp_path):
+    """What is not resampled is clipped and scaled at once, which integers would round."""
+    unknown = with_extra(study, tmp_path, {"voxel_size": "unknown"})
+    for folder, is_resampled in ((study, True), (unknown, False)):
+        overlay = config(plan(folder, tmp_path / f"resampled_{is_resampled}").bundle, "inference_fast")
+        assert (
+            any(key.endswith("SeparableSpacingd") for key in overlay.values() if isinstance(key, str))
+            is is_resampled
+        )
+        assert any(key.endswith("keep_small_integers") for key in overlay) is is_resampled
+
+
 def test_metadata_fit_our_schema(study, films, tmp_path):
     from importlib.resources import files
 

@@ -248,7 +248,9 @@ class TestCluster:
         ):
             pass
 
-    def test_a_fold_whose_process_is_killed_ends_with_the_same_weights(self, machines, bundle_root, tmp_path):
+    def test_a_fold_whose_process_is_killed_ends_with_the_same_weights(
+        self, machines, bundle_root, tmp_path, torch_threads
+    ):
         study = phantoms.write_decathlon(tmp_path / "study", num_cases=10) / "dataset.json"
         small = {"iterations_per_epoch": 2, "batch_size": 1, "val_interval": 1, "patch_size": [16, 24, 16]}
         options = {"epochs": 3, "precision": "float32", "num_workers": 0, "overrides": small}
@@ -267,6 +269,7 @@ class TestCluster:
         assert killed
         assert tries(out, "fold_0") == 2
         assert (out / "fold_0" / "held_out" / "summary.json").is_file()
+        torch_threads(1)  # as the job has
         train(bundle_root, out=tmp_path / "whole", datalist=study, fold=0, check=None, **options)
         ours, theirs = (
             torch.load(folder / "models" / "model.pt", weights_only=True)

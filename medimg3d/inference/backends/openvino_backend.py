@@ -17,6 +17,7 @@ from medimg3d.errors import MissingExtraError
 from medimg3d.inference.backends.backend import Backend, FirstHead, WindowBatch
 from medimg3d.inference.backends.converted import ENTRY
 from medimg3d.inference.backends.kinds import BackendError
+from medimg3d.inference.backends.quiet import kept_root_log
 from medimg3d.inference.backends.telemetry import without_telemetry
 
 MODEL = "model.xml"
@@ -61,7 +62,7 @@ def openvino_model(network: nn.Module, windows: WindowBatch) -> Any:
     single = replace(windows, batch=1)
     network.eval()
     try:
-        with warnings.catch_warnings(), torch.no_grad(), without_telemetry():
+        with warnings.catch_warnings(), torch.no_grad(), without_telemetry(), kept_root_log():
             warnings.simplefilter("ignore")  # what tracing says of the network's code
             return openvino.convert_model(
                 FirstHead(network).eval(), example_input=single.example(), input=[single.size]

@@ -1,4 +1,4 @@
-"""Keeps converters from printing: progress bars, notices and warnings of other packages."""
+"""Keeps converters from printing, and from silencing others: bars, notices and the log's own settings."""
 
 from __future__ import annotations
 
@@ -26,3 +26,16 @@ def quiet(logger: str, *, level: int = logging.ERROR) -> Iterator[None]:
             yield
     finally:
         log.setLevel(before)
+
+
+@contextmanager
+def kept_root_log() -> Iterator[None]:
+    """Outside, the root logger is as it was: OpenVINO's converter leaves it silent below errors where it fails."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:] = filters
+        root.handlers[:] = handlers

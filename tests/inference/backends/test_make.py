@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import logging
 import sys
 
 import pytest
@@ -208,6 +209,15 @@ def test_a_network_that_cannot_be_converted_is_named_with_the_reason(name, reaso
         made(name, Refusing(), tmp_path, shape=(4, 4))
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "converted").iterdir()) == []
+
+
+def test_a_failed_conversion_leaves_the_log_as_it_was(tmp_path):
+    needs("openvino-f32")
+    root = logging.getLogger()
+    before = root.level, list(root.filters), list(root.handlers)
+    with pytest.raises(BackendError, match="OpenVINO cannot convert"):
+        made("openvino-f32", Refusing(), tmp_path, shape=(4, 4))
+    assert (root.level, list(root.filters), list(root.handlers)) == before
 
 
 @pytest.mark.parametrize(
