@@ -119,7 +119,8 @@ def _extras(plan: Plan) -> tuple[str, ...]:
 
 
 def _version(package: str) -> str:
+    """Without what names a build (``2.13.0+cpu``): the bundle runs with any."""
     try:
-        return version(package)
+        return version(package).split("+")[0]
     except PackageNotFoundError:
         return "0.0.0"

@@ -358,8 +358,9 @@ def _explain_patch(plan: Plan, shape: list[float]) -> Decision:
     whole = " x ".join(f"{size:.0f}" for size in shape)
     cover = float(np.prod(np.minimum(1.0, np.array(plan.topology.patch) / np.array(shape))))
     what = "image" if plan.finder is None else "region"
+    unit = "in mm " if plan.spacing_mm else ""
     why = (
-        f"The median {what} is {whole} voxels, of which a patch sees {cover:.0%}; as long in mm along every axis as "
+        f"The median {what} is {whole} voxels, of which a patch sees {cover:.0%}; as long {unit}along every axis as "
         "it can be, and a multiple of what the network divides it by."
     )
     return Decision("patch", list(plan.patch_size), why, "--patch")

@@ -129,6 +129,13 @@ def test_stored_integers_are_kept_only_where_resampling_makes_fractions_of_them(
         assert any(key.endswith("keep_small_integers") for key in overlay) is is_resampled
 
 
+def test_where_no_voxel_size_is_known_no_length_is_in_mm(study, tmp_path):
+    unknown = with_extra(study, tmp_path, {"voxel_size": "unknown"})
+    for folder, is_known in ((study, True), (unknown, False)):
+        page = (plan(folder, tmp_path / f"known_{is_known}").bundle / "docs" / "plan.md").read_text()
+        assert ("as long in mm along every axis" in page) is is_known
+
+
 def test_metadata_fit_our_schema(study, films, tmp_path):
     from importlib.resources import files
 
@@ -136,7 +143,9 @@ def test_metadata_fit_our_schema(study, films, tmp_path):
 
     schema = json.loads((files("medimg3d.bundle") / "metadata_schema.json").read_text())
     for number, folder in enumerate((study, films)):
-        jsonschema.validate(config(plan(folder, tmp_path / f"plan_{number}").bundle, "metadata"), schema)
+        found = config(plan(folder, tmp_path / f"plan_{number}").bundle, "metadata")
+        jsonschema.validate(found, schema)
+        assert "+" not in found["pytorch_version"]  # the build is that of the planning machine alone
 
 
 def test_a_second_plan_changes_what_is_asked_and_keeps_the_rest(study, tmp_path):
