@@ -30,6 +30,7 @@ SOURCES = {
     "found_region.py": ("transforms", "found_region.py"),
     "ignored_voxels.py": ("transforms", "ignored_voxels.py"),
     "mirroring.py": ("inference", "mirroring.py"),
+    "nonzero_clip.py": ("transforms", "nonzero_clip.py"),
     "predictions_csv.py": ("inference", "predictions_csv.py"),
     "regions.py": ("transforms", "regions.py"),
     "scheme_loss.py": ("engines", "scheme_loss.py"),

@@ -57,12 +57,18 @@ class LabelRule:
         """The rule of :meth:`as_json`."""
         return cls(**content)
 
-    def describe(self, class_names: Mapping[int, str]) -> str:
-        """What the rule does, in words."""
+    def describe(self, class_names: Mapping[int, str], *, has_voxel_size: bool = True) -> str:
+        """What the rule does, in words.
+
+        Args:
+            class_names: Label → name.
+            has_voxel_size: Whether the headers' voxel sizes are true.
+        """
+        unit = "mm³" if has_voxel_size else "mm³ by the headers' voxel size, which is not the true one"
         name = class_names.get(self.label, f"label {self.label}")
         return {
             "largest": f"{name}: keep the largest connected component",
-            "min_volume": f"{name}: remove components below {self.min_volume or 0:g} mm³",
+            "min_volume": f"{name}: remove components below {self.min_volume or 0:g} {unit}",
             "fill": f"{name}: fill what it encloses",
         }[self.kind]
 

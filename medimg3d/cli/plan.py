@@ -68,6 +68,10 @@ def plan_command(
         str | None,
         typer.Option("--modality", help="ct, mri, pet, film or other; with commas, one a channel."),
     ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option("--window", metavar="LOW,HIGH", help="Values that CT or PET is clipped to: -100,400."),
+    ] = None,
     task: Annotated[str | None, typer.Option("--task", help="segmentation or classification.")] = None,
     dimension: Annotated[str | None, typer.Option("--dimension", help="2d or 3d.")] = None,
     mirror: Annotated[
@@ -119,6 +123,7 @@ def plan_command(
         "image_size": _numbers(image_size, "--image-size", int),
         "batch_size": batch,
         "modality": _words(modality),
+        "window": _numbers(window, "--window", float),
         "task": task,
         "dimension": dimension,
         "mirror_axes": () if mirror == "none" else _numbers(mirror, "--mirror", int),

@@ -172,6 +172,10 @@ def train_command(
     ] = None,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="With --slurm: nodes a training.")] = 1,
     gpus: Annotated[int, typer.Option("--gpus", min=0, help="With --slurm: GPUs a node.")] = 1,
+    cpus: Annotated[int, typer.Option("--cpus", min=1, help="With --slurm: processors a node.")] = 8,
+    hours: Annotated[
+        int, typer.Option("--hours", min=1, help="With --slurm: time limit of a training.")
+    ] = 24,
     ray: RayOption = None,
     job_cpus: JobCpusOption = None,
     job_gpus: JobGpusOption = None,
@@ -218,7 +222,7 @@ def train_command(
     with refusal_as_json(as_json=as_json):
         if slurm is not None:
             numbers = _parse_seeds(seeds) if seeds else [seed or 0]
-            job = SlurmJob(nodes=nodes, gpus=gpus)
+            job = SlurmJob(nodes=nodes, gpus=gpus, cpus=cpus, hours=hours)
             _write_slurm(slurm, bundle, out, folds, numbers, job, options, checks)
             return
         if fold == "all" and stage != "all":

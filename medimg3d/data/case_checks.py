@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise, product
@@ -155,24 +155,26 @@ def _check_voxels(facts: ImageFacts, word: str, found: partial[Finding], file: P
 def _check_channels(
     case: Case, images: tuple[ImageFacts, ...], found: partial[Finding], tolerance_mm: float
 ) -> list[Finding]:
-    """Whether the images of one case lie on one grid."""
-    pairs = enumerate(pairwise(images), start=1)
-    differing = ((n, grid_difference(a, b, tolerance_mm)) for n, (a, b) in pairs)
-    n, difference = next(((n, text) for n, text in differing if text), (0, ""))
+    """Whether a list of images lies on one grid; named ones may differ (see :mod:`medimg3d.data.set_checks`)."""
+    n, difference = (0, "") if case.images else other_grid(images, tolerance_mm)
     if not difference:
         return []
     return [
         found(
             "grid",
             file=case.files[n],
-            found=f"the {'named images' if case.images else 'images of the channels'} {difference}",
+            found=f"the images of the channels {difference}",
             expected="one grid",
-            cure="Resample them before stacking"
-            if case.images
-            else "Resample them to the first image's grid",
-            severe=not case.images,
+            cure="Resample them to the first image's grid",
         )
     ]
+
+
+def other_grid(images: Sequence[ImageFacts], tolerance_mm: float) -> tuple[int, str]:
+    """Number of the first image on another grid than the one before it, and how they differ; empty if none does."""
+    pairs = enumerate(pairwise(images), start=1)
+    differing = ((n, grid_difference(a, b, tolerance_mm)) for n, (a, b) in pairs)
+    return next(((n, text) for n, text in differing if text), (0, ""))
 
 
 def _check_label(
@@ -240,7 +242,10 @@ def _check_values(label: ImageFacts, on_label: partial[Finding], labels: Collect
             "label values",
             found=f"label holds {_some(unknown)}",
             expected=f"one of {sorted(labels)}" if labels else "values from 0",
-            cure='Correct the label map, or name the value in the datalist\'s "labels"',
+            cure="Correct the label map; a structure of its own gets the next number, in every label map, and its "
+            'name in the datalist\'s "labels"'
+            if labels
+            else "Correct the label map",
         )
     ]
 
@@ -284,6 +289,18 @@ def grid_difference(first: ImageFacts, second: ImageFacts, tolerance_mm: float) 
     if apart_mm > tolerance_mm:
         return f"lie up to {apart_mm:.3g} mm apart (allowed {tolerance_mm:g} mm)"
     return ""
+
+
+def stacking_difference(first: ImageFacts, own: ImageFacts) -> str:
+    """How two images differ that MONAI does not stack as channels; empty if it does.
+
+    Its ``LoadImage`` compares affines by ``np.allclose``, far more strictly than is asked of an image and its label.
+    """
+    if first.shape != own.shape:
+        return f"differ in shape ({times(first.shape)} and {times(own.shape)})"
+    if first.affine is None or own.affine is None or np.allclose(own.affine, first.affine):
+        return ""
+    return f"lie up to {corner_distance_mm(first, own):.3g} mm apart"
 
 
 def _apart(first: tuple[tuple[int, int], ...], second: tuple[tuple[int, int], ...]) -> bool:

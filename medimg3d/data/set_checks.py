@@ -6,9 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from medimg3d.data.case_checks import ReadCase, image_word, times
+from medimg3d.data.case_checks import ReadCase, image_word, other_grid, stacking_difference, times
 from medimg3d.data.datalist import SECTIONS, Datalist, Section
 from medimg3d.data.finding import Finding
+from medimg3d.errors import DataError
+
+STACKED = "stacked_images"
+"""Key of a datalist: the names of ``images`` that a network takes together, as its channels."""
+
+NAMED_GRID_MM = 0.1
+"""Largest distance between the corners of two named images' grids that is not remarked on, in mm."""
 
 SPACING_FACTOR = 1.5
 """A voxel size this many times larger or smaller than the median, along one axis, is remarked on."""
@@ -40,16 +47,29 @@ def check_dimensions(cases: Sequence[ReadCase]) -> list[Finding]:
 
 
 _CURE_4D = "A time series or several channels: save one volume a file, or take the case out"
+_CURE_LIST = 'Give each case the same images in the same order ("image": a list), or take the case out'
+_CURE_FOURTH_AXIS = "Write the same channels into every file, or take the case out"
 
 
 def check_channels(cases: Sequence[ReadCase], datalist: Datalist, num_channels: int | None) -> list[Finding]:
-    """Refuse another number of channels than the network takes, or than most have; remark on colour pictures.
+    """Refuse another number of channels than the network takes, or than most have, and such as cannot be stacked.
 
     Args:
         cases: To check.
-        datalist: Its ``modality`` settles a tie.
+        datalist: Its ``modality`` settles a tie. Named images that it lists under :data:`STACKED` must be in every case
+            that has named ones, on one grid.
         num_channels: Channels that the network takes; None if there is no network yet.
+
+    Raises:
+        DataError: What it has under :data:`STACKED` is no list of names.
     """
+    names, takes_lists = _stacked_names(datalist), num_channels is not None and num_channels > 1
+    stacked = [finding for one in cases for finding in _check_stacked(one, names, takes_lists=takes_lists)]
+    return _count_findings(cases, datalist, num_channels) + stacked
+
+
+def _count_findings(cases: Sequence[ReadCase], datalist: Datalist, num_channels: int | None) -> list[Finding]:
+    """What is to be said of the number of channels; colour pictures are remarked on."""
     plain = [one for one in cases if not one.case.images]
     counts = {one.name: count_channels(one) for one in plain}
     listed = len(datalist.modality)
@@ -72,8 +92,9 @@ def check_channels(cases: Sequence[ReadCase], datalist: Datalist, num_channels: 
             text = f"image is 4D ({times(first.shape)})"
             findings.append(one.finding("dimensions", text, f"3D with 1 channel, {because}", _CURE_4D))
         else:
-            text = f"image has {count} channel{'s' if count > 1 else ''}"
-            cure = 'Give each case the same images in the same order ("image": a list), or take the case out'
+            along = f" along its fourth axis ({times(first.shape)})" if len(first.shape) == 4 else ""
+            text = f"image has {count} channel{'s' if count > 1 else ''}{along}"
+            cure = _CURE_FOURTH_AXIS if along else _CURE_LIST
             findings.append(one.finding("channels", text, f"{expected}, {because}", cure))
     return findings
 
@@ -83,18 +104,57 @@ def count_channels(one: ReadCase) -> int:
     return sum(image.channels * (image.shape[3] if len(image.shape) == 4 else 1) for image in one.images)
 
 
+def _stacked_names(datalist: Datalist) -> tuple[str, ...]:
+    names = datalist.extra.get(STACKED, ())
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise DataError(f'"{STACKED}" is {names!r}; expected names of "images", such as ["ct", "pet"].')
+    return tuple(names)
+
+
+def _check_stacked(one: ReadCase, names: Sequence[str], *, takes_lists: bool) -> list[Finding]:
+    """Refuse a case whose images a training cannot stack as channels: the named ones, or a list of them."""
+    own = list(one.case.images)
+    lacking = [name for name in names if name not in own] if own else []
+    if lacking:
+        expected = f"each of {', '.join(names)}: the channels of one network"
+        return [one.finding("channels", _lacks(lacking), expected, "Add it, or take the case out")]
+    if own:
+        return _check_one_grid(one, [own.index(name) for name in names])
+    return _check_one_grid(one, range(len(one.images))) if takes_lists else []
+
+
+def _check_one_grid(one: ReadCase, numbers: Sequence[int]) -> list[Finding]:
+    """Refuse the first of some images that does not lie on the grid of the first."""
+    for n in numbers[1:]:
+        difference = stacking_difference(one.images[numbers[0]], one.images[n])
+        if difference:
+            first, own = image_word(one.case, numbers[0]), image_word(one.case, n)
+            cure = f"Resample {own} onto {first}; where only its header is off, copy the geometry into it"
+            found, expected = f"{first} and {own} {difference}", "one grid, since MONAI stacks no others"
+            return [one.finding("grid", found, expected, cure, file=one.case.files[n])]
+    return []
+
+
 def check_named_images(cases: Sequence[ReadCase]) -> list[Finding]:
-    """Remark on cases that lack one of the named images which others have."""
+    """Remark on cases that lack one of the named images which others have, or have them on different grids."""
     counts = Counter(name for one in cases for name in one.case.images)
     findings = []
     for one in cases:
         lacking = [name for name in counts if one.case.images and name not in one.case.images]
         if lacking:
-            found = f"the case has no image {' and no image '.join(lacking)}"
             expected = f"one, as {counts[lacking[0]]} others have"
             cure = "Add it, or train a network that does without"
-            findings.append(one.finding("channels", found, expected, cure, severe=False))
+            findings.append(one.finding("channels", _lacks(lacking), expected, cure, severe=False))
+        n, difference = other_grid(one.images, NAMED_GRID_MM) if one.case.images else (0, "")
+        if difference:
+            found, cure = f"the named images {difference}", "Resample them before stacking"
+            file = one.case.files[n]
+            findings.append(one.finding("grid", found, "one grid", cure, file=file, severe=False))
     return findings
+
+
+def _lacks(names: Sequence[str]) -> str:
+    return f"the case has no image {' and no image '.join(names)}"
 
 
 def check_orientations(cases: Sequence[ReadCase]) -> list[Finding]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from medimg3d.errors import DataError, UsageError
 from medimg3d.planning.data_facts import ChannelFacts, DataFacts
 from medimg3d.planning.decision import Decision, chosen
-from medimg3d.planning.label_scheme import LabelScheme
+from medimg3d.planning.label_scheme import LabelScheme, names_a_side
 from medimg3d.planning.settings import PlanSettings
 
 ANISOTROPY = 3.0
@@ -23,6 +24,14 @@ FEW_SLICES = 5
 
 AIR_HU = -300.0
 """Values below this are air in Hounsfield units; other modalities have no negative values of this size."""
+
+FIXED_UNITS = {"ct": "Hounsfield units", "pet": "uptake values"}
+"""Modalities whose values mean the same in every image, and what they are."""
+
+WINDOW_DEVIATIONS = (1.0, 100.0)
+"""A window of fewer or more deviations of the data is scaled by itself: scores would be far from 0 ± 1."""
+
+Scheme = dict[str, float | bool | str]
 
 _WORDS = (
     ("pet", ("pet", "pt", "suv", "fdg")),
@@ -178,12 +187,15 @@ def _slice_axis(facts: DataFacts, shape: np.ndarray) -> int:
     return int(np.argmax(median)) if np.ptp(median) > 0.01 else int(np.argmin(shape))
 
 
-def intensity_scheme(channel: ChannelFacts, kind: str) -> tuple[dict[str, float | bool | str], str]:
+def intensity_scheme(
+    channel: ChannelFacts, kind: str, *, window: tuple[float, float] | None = None
+) -> tuple[Scheme, str]:
     """How the values of one channel are brought to a common scale, and why.
 
     Args:
         channel: Its facts.
         kind: Its modality.
+        window: Lower and upper bound that were asked for; of CT and PET alone.
 
     Returns:
         ``{"scheme": "fixed", "low", "high", "mean", "std"}``, ``{"scheme": "own", "nonzero"}`` or
@@ -191,19 +203,8 @@ def intensity_scheme(channel: ChannelFacts, kind: str) -> tuple[dict[str, float 
     """
     if kind == "film":
         return {"scheme": "film"}, "clipped at its own 0.5 and 99.5 percentiles, scaled to 0-1, z-scored"
-    if kind in ("ct", "pet"):
-        inside = {name: round(float(value), 4) for name, value in channel.inside.items()}
-        if kind == "pet":
-            inside["low"] = max(0.0, inside["low"])
-        where = "the labelled structures" if channel.inside_is_labelled else "the images"
-        what = "Hounsfield units" if kind == "ct" else "uptake values"
-        why = (
-            f"{what} mean the same in every image: clipped to {inside['low']:g} … {inside['high']:g} (0.5 and 99.5 "
-            f"percentiles in {where} of all cases), then z-scored with their mean and deviation"
-        )
-        inside["std"] = max(inside["std"], 1e-3)
-        inside["high"] = max(inside["high"], inside["low"] + 1e-3)
-        return {"scheme": "fixed", **inside}, why
+    if kind in FIXED_UNITS:
+        return _fixed_scheme(channel, kind, window)
     masked = channel.zero_share > MASKED_SHARE
     why = "no unit: each image is clipped at its 0.5 and 99.5 percentiles and z-scored"
     if masked:
@@ -211,26 +212,79 @@ def intensity_scheme(channel: ChannelFacts, kind: str) -> tuple[dict[str, float 
     return {"scheme": "own", "nonzero": masked}, why
 
 
-def decide_intensities(facts: DataFacts, kinds: Sequence[str]) -> Decision:
-    """The scheme of each channel."""
-    found = [intensity_scheme(channel, kind) for channel, kind in zip(facts.channels, kinds, strict=True)]
+def _fixed_scheme(channel: ChannelFacts, kind: str, window: tuple[float, float] | None) -> tuple[Scheme, str]:
+    inside = {name: round(float(value), 4) for name, value in channel.inside.items()}
+    if kind == "pet":
+        inside["low"] = max(0.0, inside["low"])
+    inside["std"] = max(inside["std"], 1e-3)
+    where = "the labelled structures" if channel.inside_is_labelled else "the images"
+    clipped = f"{FIXED_UNITS[kind]} mean the same in every image: clipped to"
+    found = f"{inside['low']:g} … {inside['high']:g}"
+    percentiles = f"0.5 and 99.5 percentiles in {where} of all cases"
+    if window is not None:
+        low, high = (float(bound) for bound in window)
+        mean, std, words = _scale_of_window(inside, low, high, where)
+        asked = f"{low:g} … {high:g} as asked for ({percentiles}: {found})"
+        scheme: Scheme = {"scheme": "fixed", "low": low, "high": high, "mean": mean, "std": std}
+        return scheme, f"{clipped} {asked}, then z-scored with {words}"
+    inside["high"] = max(inside["high"], inside["low"] + 1e-3)
+    why = f"{clipped} {found} ({percentiles}), then z-scored with their mean and deviation"
+    return {"scheme": "fixed", **inside}, why
+
+
+def _scale_of_window(
+    inside: Mapping[str, float], low: float, high: float, where: str
+) -> tuple[float, float, str]:
+    """Mean and deviation of a window that was asked for, and in words: those of the data, where they fit it."""
+    mean, std = inside["mean"], inside["std"]
+    fewest, most = WINDOW_DEVIATIONS
+    if low < mean < high and fewest <= (high - low) / std <= most:
+        return mean, std, f"the mean and deviation in {where}"
+    words = (
+        f"its middle and the deviation of values spread evenly over it, since mean and deviation in {where} "
+        f"({mean:g}, {std:g}) do not fit it"
+    )
+    middle, spread = (low + high) / 2, (high - low) / math.sqrt(12)
+    return float(f"{middle:.6g}"), float(f"{spread:.6g}"), words
+
+
+def decide_intensities(
+    facts: DataFacts, kinds: Sequence[str], settings: PlanSettings = PlanSettings()
+) -> Decision:
+    """The scheme of each channel.
+
+    Raises:
+        UsageError: A window was asked for, and no channel is CT or PET.
+    """
+    window, has_units = settings.window, any(kind in FIXED_UNITS for kind in kinds)
+    if window is not None and not has_units:
+        raise UsageError(
+            f"--window is given, but the modality is {', '.join(kinds)}; expected a channel that is ct or pet. Leave "
+            "it away (where --resume kept it: --set window=null), or say --modality ct."
+        )
+    found = [
+        intensity_scheme(channel, kind, window=window)
+        for channel, kind in zip(facts.channels, kinds, strict=True)
+    ]
     several = len(found) > 1
     reason = "; ".join(
         f"{channel.name}: {why}" if several else why[0].upper() + why[1:]
         for channel, (_, why) in zip(facts.channels, found, strict=True)
     )
-    return Decision("intensities", [scheme for scheme, _ in found], f"{reason}.", "--modality")
+    change = "--modality, --window" if has_units else "--modality"
+    return Decision("intensities", [scheme for scheme, _ in found], f"{reason}.", change)
 
 
 def decide_mirroring(facts: DataFacts, scheme: LabelScheme | None, settings: PlanSettings) -> Decision:
     """Axes that are mirrored in training and prediction, of the images in RAS order."""
     if settings.mirror_axes is not None:
         return chosen("mirroring", list(settings.mirror_axes), "--mirror")
-    if scheme is not None and scheme.names_a_side:
+    if scheme.names_a_side if scheme is not None else names_a_side(map(str, facts.class_counts)):
+        what = "structure" if scheme is not None else "class"
         return Decision(
             "mirroring",
             [],
-            "A structure is named left or right: a mirrored image would teach the wrong one.",
+            f"A {what} is named left or right: a mirrored image would teach the wrong one.",
             "--mirror",
         )
     if scheme is None and any(channel.is_picture for channel in facts.channels):
@@ -252,19 +306,50 @@ def decide_folds(facts: DataFacts, settings: PlanSettings) -> Decision:
     """Number of folds and the seed that deals them.
 
     Raises:
+        UsageError: Another number was asked for than the datalist has.
         DataError: Fewer patients or cases than folds.
     """
     by = "patient" if facts.num_patients is not None else "case"
     units = facts.num_patients if facts.num_patients is not None else facts.num_cases
     seed = settings.fold_seed if settings.fold_seed is not None else int(facts.split.get("seed", 0))
+    number = _number_of_folds(facts, settings, units)
     if facts.folds:
-        number = max(facts.folds) + 1
         reason = f"The datalist gives each case its fold, which is kept (split by {by})."
     else:
-        number = settings.num_folds or int(facts.split.get("num_folds") or min(5, units))
         reason = f"Dealt out by {by} over {units} {by}s; the same names and seed always give the same folds."
         if by == "case":
             reason += " No patients are named: cases of one patient may lie on both sides of a split."
     if number < 2 or units < 2:
-        raise DataError(f"Found {units} {by}s in training; expected at least 2 to hold some out.")
+        raise DataError(
+            f"Found {units} {by}s in training, for {number} folds; expected at least 2 of each, to hold some out. "
+            "Add cases, or ask for more --folds."
+        )
+    if units < number and not facts.folds:
+        raise DataError(
+            f"Found {units} {by}s in training, for {number} folds; expected at least one a fold. "
+            + _cure_of_few(facts, units)
+        )
     return Decision("folds", {"num_folds": number, "fold_seed": seed, "by": by}, reason, "--folds")
+
+
+def _number_of_folds(facts: DataFacts, settings: PlanSettings, units: int) -> int:
+    own, asked = _folds_of_datalist(facts), settings.num_folds
+    if own and asked and asked != own:
+        raise UsageError(
+            f"--folds is {asked}, but the datalist has {own} folds; expected {own}. Leave --folds away (where --resume "
+            f"kept it: --folds {own}), or make the datalist anew: `medimg3d datalist FOLDER --out FILE --num-folds "
+            f"{asked}`."
+        )
+    return asked or own or min(5, units)
+
+
+def _folds_of_datalist(facts: DataFacts) -> int:
+    """As many as its cases carry, else as its ``split`` says; 0 where it says nothing."""
+    return max(facts.folds) + 1 if facts.folds else int(facts.split.get("num_folds") or 0)
+
+
+def _cure_of_few(facts: DataFacts, units: int) -> str:
+    if _folds_of_datalist(facts):
+        again = f"`medimg3d datalist FOLDER --out FILE --num-folds {units}`"
+        return f"Make the datalist anew: {again}."
+    return f"Give --folds {units}, or fewer, or add cases."

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from medimg3d.data.case_facts import named_images
 from medimg3d.data.datalist import Datalist
 from medimg3d.errors import DataError
 from medimg3d.planning.fingerprint import CasePrint, ImagePrint
@@ -56,10 +58,13 @@ class DataFacts:
         class_counts: Training cases of each class.
         label_cases: Label value to the number of training cases that have it.
         label_voxels: Label value to the median number of voxels where it occurs.
+        label_ml: Label value to the median volume in mL where it occurs and the voxel size is known; without the values
+            of which no volume is known.
         num_labelled: Training cases with a label map.
         labelled_slices: Median share of slices that are labelled.
         boxes: Of each training case, first voxel and the one after the last of all that is labelled, along the axes in
             RAS order; None where nothing is. Empty where it is not known.
+        orientations: Of each training case, where the axes of its file run (``RAS``); empty where that is not known.
         num_test: Test cases.
         split: The datalist's own ``split``.
     """
@@ -78,9 +83,11 @@ class DataFacts:
     class_counts: Mapping[str, int] = field(default_factory=dict)
     label_cases: Mapping[int, int] = field(default_factory=dict)
     label_voxels: Mapping[int, float] = field(default_factory=dict)
+    label_ml: Mapping[int, float] = field(default_factory=dict)
     num_labelled: int = 0
     labelled_slices: float = 1.0
     boxes: tuple[tuple[tuple[int, int], ...] | None, ...] = ()
+    orientations: tuple[str, ...] = ()
     num_test: int = 0
     split: Mapping[str, Any] = field(default_factory=dict)
 
@@ -148,20 +155,14 @@ def gather_facts(prints: Sequence[CasePrint], datalist: Datalist) -> DataFacts:
         datalist: Where they come from.
 
     Raises:
-        DataError: No usable training case, or cases that differ in channels, axes or in what they have as label.
+        DataError: No usable training case, cases that differ in channels or axes, or channels on different grids.
     """
     training = [one for one in prints if one.section == "training"]
     if not training:
         raise DataError('No training case can be used; expected some under "training" in the datalist.')
-    words = tuple(training[0].images)
-    odd = next((one.name for one in training if tuple(one.images) != words), None)
-    if odd is not None:
-        raise DataError(
-            f"Case {odd} has other channels than the first ({', '.join(words)}); expected the same in every case. "
-            "Complete it, or leave it out of the datalist."
-        )
-    firsts = [next(iter(one.images.values())) for one in training]
-    _refuse_other_grids(training)
+    words = _common_channels(training)
+    _refuse_other_grids(training, words, datalist)
+    firsts = [one.images[words[0]] for one in training]
     axes = {len(first.shape) for first in firsts}
     if len(axes) > 1 or not axes <= {2, 3}:
         raise DataError(f"The images have {sorted(axes)} axes; expected all of them to have 2, or 3.")
@@ -192,23 +193,82 @@ def gather_facts(prints: Sequence[CasePrint], datalist: Datalist) -> DataFacts:
             value: float(np.median([one.voxels[value] for one in labelled if value in one.voxels] or [0]))
             for value in values
         },
+        label_ml=_label_volumes(labelled, words[0]) if datalist.has_voxel_size else {},
         num_labelled=len(labelled),
         labelled_slices=float(np.median([one.labelled_slices for one in labelled])) if labelled else 1.0,
         boxes=tuple(one.box or None for one in training) if labelled else (),
+        orientations=tuple(first.orientation for first in firsts),
         num_test=sum(one.section == "test" for one in prints),
         split=datalist.split,
     )
 
 
-def _refuse_other_grids(training: Sequence[CasePrint]) -> None:
+def _common_channels(training: Sequence[CasePrint]) -> tuple[str, ...]:
+    """The channels that most cases have.
+
+    Raises:
+        DataError: A case has others.
+    """
+    counts = Counter(frozenset(one.images) for one in training)
+    usual = max(counts, key=lambda channels: (counts[channels], len(channels)))
+    words = next(tuple(one.images) for one in training if frozenset(one.images) == usual)
+    odd = next((one for one in training if set(one.images) != usual), None)
+    if odd is not None:
+        raise DataError(
+            f"Case {odd.name} has {_counted(odd.images)}; expected {_counted(words)}, as {counts[usual]} others have. "
+            "Give it the same channels, or leave it out of the datalist."
+        )
+    return words
+
+
+def _counted(words: Iterable[str]) -> str:
+    listed = list(words)
+    return f"{len(listed)} channel{'s' if len(listed) > 1 else ''} ({', '.join(listed)})"
+
+
+def _refuse_other_grids(training: Sequence[CasePrint], words: Sequence[str], datalist: Datalist) -> None:
+    """Refuse channels that cannot be stacked.
+
+    Raises:
+        DataError: Those of a case lie on different grids.
+    """
     for one in training:
-        shapes = {image.shape for image in one.images.values()}
-        if len(shapes) > 1:
-            found = ", ".join(" x ".join(map(str, shape)) for shape in sorted(shapes))
-            raise DataError(
-                f"The channels of case {one.name} lie on different grids ({found}); expected one grid. Resample them "
-                "onto one of them first, for example with monai.transforms.ResampleToMatch."
-            )
+        first = one.images[words[0]]
+        for word in words[1:]:
+            difference = _grid_difference(one.images[word], first)
+            if difference:
+                cases = {name: case for name, _, case in datalist.named_cases()}
+                file = named_images(cases[one.name], datalist)[word]
+                raise DataError(
+                    f"The channels of case {one.name} lie on different grids: {word} ({file}) {difference} {words[0]}; "
+                    f"expected one grid. Resample {word} onto {words[0]}, for example with "
+                    "monai.transforms.ResampleToMatch; where only its header is off, copy the geometry into it."
+                )
+
+
+def _grid_difference(own: ImagePrint, first: ImagePrint) -> str:
+    """How a channel differs from the first where MONAI does not stack them; empty if it does."""
+    if own.shape != first.shape:
+        return f"has {_times(own.shape)} voxels, not {_times(first.shape)} as"
+    if own.affine is None or first.affine is None or np.allclose(own.affine, first.affine):
+        return ""  # by the same np.allclose as MONAI's LoadImaged
+    apart_mm = float(np.abs(np.array(own.affine) - np.array(first.affine)).max())
+    return f"has an affine that differs by up to {apart_mm:.3g} mm from that of"
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _label_volumes(labelled: Sequence[CasePrint], word: str) -> dict[int, float]:
+    """Label value to its median volume, in mL, over the cases that hold it and whose voxel size is known."""
+    volumes: dict[int, list[float]] = {}
+    for one in labelled:
+        voxel_ml = one.images[word].voxel_ml
+        if voxel_ml is not None:
+            for value, count in one.voxels.items():
+                volumes.setdefault(value, []).append(count * voxel_ml)
+    return {value: float(np.median(own)) for value, own in sorted(volumes.items())}
 
 
 def _channel(word: str, number: int, training: Sequence[CasePrint], datalist: Datalist) -> ChannelFacts:

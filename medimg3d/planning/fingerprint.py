@@ -12,7 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from medimg3d.data.pixels import Pixels, read_pixels
 from medimg3d.data.training_record import read_json
 from medimg3d.errors import DataError, GeometryError
 
-FORMAT = 2
+FORMAT = 3
+"""Part of the names in the cache: what was kept in another form is read anew."""
 SAMPLE = 400
 """Values that are kept of an image, and of its labelled part, for statistics over all cases."""
 
@@ -38,11 +39,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ImagePrint:
-    """What is kept of one image.
+    """What is kept of one channel: an image, or an entry of the fourth axis of one.
 
     Attributes:
         shape: Voxels along the axes in RAS order (those of the file for pictures).
         spacing_mm: Along the same axes; None where the file does not state it.
+        affine: RAS affine in mm of the axes as they stand in the file, shape (4, 4); None for pictures and films.
         is_picture: A film or photograph (PNG, JPEG, one DICOM film), not a volume.
         percentiles: At 0.5, 5, 50, 95 and 99.5.
         zero_share: Share of the values that are exactly 0.
@@ -52,11 +54,30 @@ class ImagePrint:
 
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...] | None
+    affine: tuple[tuple[float, ...], ...] | None
     is_picture: bool
     percentiles: tuple[float, ...]
     zero_share: float
     sample: tuple[float, ...]
     inside: tuple[float, ...] = ()
+
+    @property
+    def orientation(self) -> str:
+        """Where the axes of the file run, ``RAS``; empty in 2D, and where the file states no grid."""
+        if not self._states_grid:
+            return ""
+        from nibabel.orientations import aff2axcodes
+
+        return "".join(aff2axcodes(np.array(self.affine)))
+
+    @property
+    def voxel_ml(self) -> float | None:
+        """Volume of a voxel in mL; None in 2D, and where the file states no grid."""
+        return abs(float(np.linalg.det(np.array(self.affine)[:3, :3]))) / 1000 if self._states_grid else None
+
+    @property
+    def _states_grid(self) -> bool:
+        return self.affine is not None and self.spacing_mm is not None and len(self.shape) == 3
 
 
 @dataclass(frozen=True)
@@ -67,7 +88,8 @@ class CasePrint:
         name: Its name in the datalist.
         section: The list it stands in.
         class_name: Class of the whole image; None where it has none.
-        images: Channel to facts.
+        images: Channel to facts. One file with several channels along its fourth axis has an entry for each, called as
+            as many files would be: by the datalist's modality, else ``image 1``, ``image 2``.
         voxels: Label value to number of voxels; empty without a label map.
         labelled_slices: Share of the slices, along the last axis, that hold another value than the ignored one;
             1 where no value is ignored.
@@ -111,11 +133,10 @@ def fingerprint_cases(
     count = min(workers or min(8, os.cpu_count() or 1), max(1, len(named)))
     jobs = [
         (
-            name,
-            section,
+            {"name": name, "section": section, "class_name": class_name(case, datalist)},
             case,
-            class_name(case, datalist),
             named_images(case, datalist),
+            datalist.modality,
             cache_dir,
             ignore_label,
         )
@@ -124,7 +145,8 @@ def fingerprint_cases(
     prints: dict[str, CasePrint] = {}
     if count == 1:
         for job in jobs:
-            prints[job[0]] = _cached_print(*job)
+            one = _cached_print(*job)
+            prints[one.name] = one
             _tell(progress, len(prints), len(named))
     else:
         # spawned, since torch may hold threads in this process that a fork would lose
@@ -142,15 +164,13 @@ def _tell(progress: Progress | None, done: int, total: int) -> None:
 
 
 def _cached_print(
-    name: str,
-    section: Section,
+    about: Mapping[str, Any],
     case: Case,
-    label_class: str | None,
     images: Mapping[str, Path],
+    modality: Mapping[str, str],
     cache_dir: Path,
     ignore_label: int | None,
 ) -> CasePrint:
-    about: dict[str, Any] = {"name": name, "section": section, "class_name": label_class}
     try:
         path = cache_dir / f"{_key(case, images, ignore_label)}.json"
         if not (kept := read_json(path)):
@@ -160,7 +180,7 @@ def _cached_print(
         return CasePrint(**about, problem=str(err))
     except OSError as err:
         return CasePrint(**about, problem=f"a file cannot be read ({type(err).__name__})")
-    return _from_json(kept, about)
+    return _from_json(kept, about, modality)
 
 
 def _key(case: Case, images: Mapping[str, Path], ignore_label: int | None) -> str:
@@ -176,9 +196,10 @@ def _read(case: Case, images: Mapping[str, Path], ignore_label: int | None) -> d
     for word, path in images.items():
         try:
             pixels = read_pixels(path)
+            channels = _channels(pixels, is_alone=not case.images and len(images) == 1)
         except (DataError, GeometryError) as err:
             raise type(err)(f"{word} {err}") from err
-        prints[word] = asdict(_image_print(pixels, path, label, ignore_label))
+        prints[word] = [asdict(_image_print(channel, path, label, ignore_label)) for channel in channels]
     kept: dict[str, Any] = {"images": prints, "voxels": {}, "labelled_slices": 1.0, "box": []}
     if label is not None:
         counts = np.bincount(label.ravel())
@@ -202,10 +223,36 @@ def _box(label: NDArray[np.intp], ignore_label: int | None, order: Sequence[int]
     return sides
 
 
+def _channels(pixels: Pixels, *, is_alone: bool) -> list[Pixels]:
+    """The channels along the fourth axis, each by itself; the image as it is where it has no such axis.
+
+    Args:
+        pixels: An image.
+        is_alone: The case is this one file, and it is not a named one: files beside each other are a channel each.
+
+    Raises:
+        DataError: More axes than that, or a fourth axis of a file that is not alone.
+    """
+    array = pixels.array
+    shape = " x ".join(map(str, array.shape))
+    if array.ndim > 4:
+        raise DataError(
+            f"has {array.ndim} axes ({shape}); expected 3, or 4 with the channels along the fourth. Save it so"
+        )
+    if array.ndim < 4:
+        return [pixels]
+    if not is_alone:
+        raise DataError(
+            f"is 4D ({shape}) among several or named files; expected one volume a file there. Save one volume a "
+            'file, or all channels in one 4D file under "image"'
+        )
+    return [replace(pixels, array=array[..., number]) for number in range(array.shape[3])]
+
+
 def _image_print(
     pixels: Pixels, path: Path, label: NDArray[np.intp] | None, ignore_label: int | None
 ) -> ImagePrint:
-    array = pixels.array[..., 0] if pixels.array.ndim == 4 else pixels.array
+    array = pixels.array
     finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array.reshape(-1)
     if not finite.size:
         raise DataError("image holds no finite value; expected an image")
@@ -218,6 +265,7 @@ def _image_print(
     return ImagePrint(
         shape=tuple(array.shape[axis] for axis in order),
         spacing_mm=None if pixels.spacing_mm is None else tuple(pixels.spacing_mm[axis] for axis in order),
+        affine=None if pixels.affine is None else tuple(tuple(map(float, row)) for row in pixels.affine),
         is_picture=path.is_file()
         and (image_ending(path) in PICTURE_ENDINGS or (image_ending(path) == ".dcm" and array.ndim == 2)),
         percentiles=percentiles_of(finite),
@@ -251,16 +299,25 @@ def _sample(values: NDArray[Any]) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def _from_json(kept: Mapping[str, Any], about: Mapping[str, Any]) -> CasePrint:
+def _from_json(kept: Mapping[str, Any], about: Mapping[str, Any], modality: Mapping[str, str]) -> CasePrint:
     images = {}
-    for word, own in kept["images"].items():
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in own.items()
-        }
-        images[word] = ImagePrint(**values)
+    for word, channels in kept["images"].items():
+        for own_word, own in zip(_words(word, len(channels), modality), channels, strict=True):
+            images[own_word] = ImagePrint(**{key: _as_tuple(value) for key, value in own.items()})
     voxels = {int(value): count for value, count in kept["voxels"].items()}
     box = tuple((int(start), int(stop)) for start, stop in kept["box"])
     return CasePrint(**about, images=images, voxels=voxels, labelled_slices=kept["labelled_slices"], box=box)
+
+
+def _words(word: str, count: int, modality: Mapping[str, str]) -> list[str]:
+    """What the channels of one file are called: the words that as many files would get."""
+    if count == 1:
+        return [word]
+    return list(named_images(Case(image=(Path(word),) * count), Datalist(modality=modality)))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def readable(prints: Sequence[CasePrint]) -> list[CasePrint]:

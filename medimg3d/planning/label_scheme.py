@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medimg3d.data.datalist import Datalist
 from medimg3d.errors import DataError
 
-_SIDES = ("left", "right")
+_SIDES = {"left", "right", "l", "r", "lh", "rh", "lt", "rt"}
+"""Words that name a side, as they occur in the labels of public sets."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,13 @@ class LabelScheme:
     @property
     def names_a_side(self) -> bool:
         """Whether a structure is left or right of its like: such images must not be mirrored."""
-        words = [w for name in self.labels.values() for w in name.lower().replace("_", " ").split()]
-        return any(side in words for side in _SIDES)
+        return names_a_side([*self.labels.values(), *self.regions])
+
+
+def names_a_side(names: Iterable[str]) -> bool:
+    """Whether one of the names has a word for a side: ``left kidney``, ``kidney (left)``, ``LeftLung``, ``lung_L``."""
+    words = (word for name in names for word in re.findall(r"(?:[A-Z]?[a-z]+|[A-Z]+(?![a-z]))\d*", name))
+    return any(word.lower() in _SIDES for word in words)  # L1 is a vertebra
 
 
 def ignored_value(datalist: Datalist) -> int | None:
@@ -59,6 +66,41 @@ def ignored_value(datalist: Datalist) -> int | None:
     return value
 
 
+class LabelGapError(DataError):
+    """Label values with a gap: a network's outputs are numbered without.
+
+    Args:
+        values: All of them, ascending, without the ignored one.
+        cases: Value to the names of the cases that hold it; None where that is not known.
+
+    Attributes:
+        values: As given.
+        free: The first value that is missing.
+        stray: The values after it.
+    """
+
+    def __init__(self, values: Sequence[int], cases: Mapping[int, Sequence[str]] | None = None) -> None:
+        self.values = list(values)
+        self.free = next(number for number, value in enumerate([*self.values, -1]) if number != value)
+        self.stray = [value for value in self.values if value > self.free]
+        places = [] if cases is None else [_place(value, cases.get(value, ())) for value in self.stray[:3]]
+        where = f" After the gap: {'; '.join(places)}." if places else ""
+        super().__init__(
+            f"The label maps hold the values {self.values}; expected 0, 1, 2, … without gaps.{where} A slip of the "
+            'drawing: correct those label maps or leave the cases out, and take the value out of "labels". A structure '
+            f'of its own: renumber from {self.free} on, in every label map and in "labels" (a name alone does not '
+            "help), for example with monai.transforms.MapLabelValued. Voxels that nobody labelled: write "
+            f'"ignore_label": {self.stray[0]}.'
+        )
+
+
+def _place(value: int, names: Sequence[str]) -> str:
+    if not names:
+        return f'{value} is named in "labels" and in no training case'
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{value} is in {len(names)} case{'s' if len(names) > 1 else ''} ({', '.join(names[:3])}{more})"
+
+
 def read_label_scheme(datalist: Datalist, labels: Mapping[int, str]) -> LabelScheme:
     """The scheme of a datalist.
 
@@ -67,7 +109,8 @@ def read_label_scheme(datalist: Datalist, labels: Mapping[int, str]) -> LabelSch
         labels: Value to name, as found in the label maps and named by the datalist.
 
     Raises:
-        DataError: Values with gaps, no structure, or regions of unknown values.
+        LabelGapError: Values with gaps.
+        DataError: No structure, or regions of unknown values.
     """
     ignore = ignored_value(datalist)
     kept = {value: name for value, name in sorted(labels.items()) if value != ignore}
@@ -76,10 +119,7 @@ def read_label_scheme(datalist: Datalist, labels: Mapping[int, str]) -> LabelSch
     if len(kept) < 2:
         raise DataError("The label maps name no structure; expected a value above 0 besides the background.")
     if list(kept) != list(range(len(kept))):
-        raise DataError(
-            f"The label maps hold the values {list(kept)}; expected 0, 1, 2, … without gaps. Renumber them, for "
-            'example with monai.transforms.MapLabelValued, or name unlabelled voxels by "ignore_label".'
-        )
+        raise LabelGapError(list(kept))
     return LabelScheme(kept, _regions(datalist.extra.get("regions"), kept), ignore)
 
 

@@ -50,16 +50,25 @@ def has_heads(network: str, topology: Topology, *, wished: bool) -> bool:
 def topology_of(
     network: str, patch: Sequence[float], spacing_mm: Sequence[float], *, max_poolings: int
 ) -> Topology:
-    """Levels of a network for a patch; the patch is widened to what it can take."""
+    """Levels of a network for a patch; the patch is widened to what it can take.
+
+    MONAI's UNet takes one kernel for all its levels, DynUNet one for each.
+    """
     if network in _LEVELS:
         return even_topology(patch, levels=_LEVELS[network])
-    return fit_topology(patch, spacing_mm, max_poolings=max_poolings)
+    topology = fit_topology(patch, spacing_mm, max_poolings=max_poolings)
+    return topology.with_one_kernel() if network == "unet" else topology
 
 
 def network_block(
     network: str, topology: Topology, *, width: int, in_channels: int, deep_supervision: bool
 ) -> dict[str, Any]:
     """The block ``network_def`` of a bundle's configs.
+
+    On thick slices DynUNet has kernels of 1 across them until voxels are about cubes. MONAI's UNet has one kernel on
+    all levels, transposed convolutions included: 3 along every axis that is halved somewhere, so that it mixes slices
+    from the first level on and has more weights. Size stays: both ways MONAI pads a kernel of 3 by 1, and a transposed
+    one by ``stride - 1`` more at the end.
 
     Args:
         network: One of ``dynunet``, ``unet``, ``segresnet``, ``mednext``, ``swinunetr``.
@@ -89,13 +98,14 @@ def network_block(
             **({"deep_supr_num": topology.num_levels - 2} if heads else {}),
         }
     if network == "unet":
+        kernel = _plain(topology.with_one_kernel().kernels[0])
         return {
             "_target_": "UNet",
             **common,
             "channels": filters,
             "strides": strides[1:],
-            "kernel_size": _plain(topology.kernels[0]),
-            "up_kernel_size": _plain(topology.kernels[0]),
+            "kernel_size": kernel,
+            "up_kernel_size": kernel,
             "num_res_units": 2,
             "norm": ["INSTANCE", {"affine": True}],
         }

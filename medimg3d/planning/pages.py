@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision
 from medimg3d.planning.metadata import image_words
 from medimg3d.planning.plan import Plan
@@ -141,6 +143,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "labels": {str(value): name for value, name in plan.facts.labels.items()},
             "label_cases": {str(value): count for value, count in plan.facts.label_cases.items()},
             "label_voxels": {str(value): count for value, count in plan.facts.label_voxels.items()},
+            "label_ml": {str(value): volume for value, volume in plan.facts.label_ml.items()},
+            "orientations": dict(Counter(filter(None, plan.facts.orientations))),
             "classes": dict(plan.facts.class_counts),
         },
         "measured": [dict(one) for one in plan.measured],
@@ -199,12 +203,15 @@ def _data_lines(plan: Plan) -> list[str]:
         ),
         ("voxel size, mm", _spacing_words(plan)),
     ]
+    if facts.known_spacings:
+        rows.append(("anisotropy (longest to shortest voxel edge)", _anisotropy_words(facts)))
+    if any(facts.orientations):
+        rows.append(("orientation of the files", _orientation_words(facts)))
     if facts.num_test:
         rows.append(("test cases (not looked at)", str(facts.num_test)))
     for value, name in facts.labels.items():
         if value:
-            cases, voxels = facts.label_cases.get(value, 0), facts.label_voxels.get(value, 0)
-            rows.append((f"label {value}: {name}", f"in {cases} cases, {voxels:.0f} voxels (median)"))
+            rows.append((f"label {value}: {name}", _label_words(facts, value)))
     rows += [(f"class {name}", f"{count} cases") for name, count in facts.class_counts.items()]
     return ["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(text)} |" for name, text in rows)]
 
@@ -221,6 +228,28 @@ def _spacing_words(plan: Plan) -> str:
     )
     lacking = len(plan.facts.spacings_mm) - len(known)
     return text + (f"; not stated in {lacking} files" if lacking else "")
+
+
+def _anisotropy_words(facts: DataFacts) -> str:
+    """How much longer than short the voxels are, over the cases whose voxel size is known."""
+    known = np.array(facts.known_spacings)
+    ratios = known.max(axis=1) / known.min(axis=1)
+    low, high, median = float(ratios.min()), float(ratios.max()), float(np.median(ratios))
+    return f"{median:.3g}" if np.isclose(low, high) else f"{low:.3g} to {high:.3g}, median {median:.3g}"
+
+
+def _orientation_words(facts: DataFacts) -> str:
+    """``RAS in 200, LPS in 20``: where the axes of the files run, the most frequent first."""
+    counts = Counter(code or "not stated" for code in facts.orientations)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{code} in {count}" for code, count in ordered)
+
+
+def _label_words(facts: DataFacts, value: int) -> str:
+    cases, voxels = facts.label_cases.get(value, 0), facts.label_voxels.get(value, 0)
+    volume = facts.label_ml.get(value)
+    in_ml = "" if volume is None else f", {volume:.0f} mL" if volume >= 100 else f", {volume:.3g} mL"
+    return f"in {cases} cases, {voxels:.0f} voxels{in_ml} (median)"
 
 
 def _intensity_lines(plan: Plan) -> list[str]:

@@ -70,7 +70,7 @@ def draft_plan(facts: DataFacts, datalist: Datalist, settings: PlanSettings) -> 
     """
     task = decide_task(facts, settings)
     modalities = decide_modalities(facts, settings)
-    intensities = decide_intensities(facts, modalities.value)
+    intensities = decide_intensities(facts, modalities.value, settings)
     scheme = read_label_scheme(datalist, facts.labels) if task.value == "segmentation" else None
     mirroring = decide_mirroring(facts, scheme, settings)
     folds = decide_folds(facts, settings)

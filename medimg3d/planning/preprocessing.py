@@ -9,6 +9,8 @@ from medimg3d.planning.plan import Plan
 
 Block = dict[str, Any]
 
+_CLIP_NONZERO = "PACKAGE.nonzero_clip.ClipNonzeroPercentiles"
+
 
 def preprocessing_block(plan: Plan) -> Block:
     """From a path to an image, ready for the network: one definition for training, evaluation and inference."""
@@ -131,7 +133,8 @@ def intensity_blocks(plan: Plan) -> list[Block]:
 
 
 def _if_takes(name: str, channel_wise: Block) -> Block:
-    return {} if name == "ScaleIntensityRange" else channel_wise
+    """A fixed window has no statistics of a channel, and the clipping at nonzero percentiles always goes by channel."""
+    return {} if name in ("ScaleIntensityRange", _CLIP_NONZERO) else channel_wise
 
 
 def _steps(scheme: Mapping[str, Any]) -> list[Block]:
@@ -146,8 +149,7 @@ def _steps(scheme: Mapping[str, Any]) -> list[Block]:
     if scheme["scheme"] == "film":
         scale = {"lower": 0.5, "upper": 99.5, "b_min": 0.0, "b_max": 1.0, "clip": True}
         return [{"_target_": "ScaleIntensityRangePercentiles", **scale}, {"_target_": "NormalizeIntensity"}]
-    nonzero = {"nonzero": True} if scheme["nonzero"] else {}
-    return [
-        {"_target_": "ClipIntensityPercentiles", "lower": 0.5, "upper": 99.5},
-        {"_target_": "NormalizeIntensity", **nonzero},
-    ]
+    bounds = {"lower": 0.5, "upper": 99.5}
+    if scheme["nonzero"]:  # over all voxels, the upper percentile would lie in the midst of the tissue
+        return [{"_target_": _CLIP_NONZERO, **bounds}, {"_target_": "NormalizeIntensity", "nonzero": True}]
+    return [{"_target_": "ClipIntensityPercentiles", **bounds}, {"_target_": "NormalizeIntensity"}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ class PlanSettings:
     modality: str | tuple[str, ...] | None = None
     dimension: str | None = None
     spacing_mm: tuple[float, ...] | None = None
+    window: tuple[float, float] | None = None
     network: str = "auto"
     patch_size: tuple[int, ...] | None = None
     image_size: tuple[int, ...] | None = None
@@ -65,6 +67,7 @@ class PlanSettings:
         self._check_choice("loss", ("dice_ce", "dice_focal"))
         self._check_choice("augmentation", ("full", "none"))
         self._check_finder()
+        self._check_window()
         kinds = (self.modality,) if isinstance(self.modality, str) else self.modality or ()
         for kind in kinds:
             if kind not in MODALITIES:
@@ -90,6 +93,18 @@ class PlanSettings:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"{name} is {value}; expected a number above 0.")
+
+    def _check_window(self) -> None:
+        window = self.window
+        if window is None:
+            return
+        is_pair = isinstance(window, tuple) and len(window) == 2
+        is_pair = is_pair and all(isinstance(bound, (int, float)) for bound in window)
+        if not is_pair or not -math.inf < window[0] < window[1] < math.inf:
+            shown = list(window) if isinstance(window, tuple) else window
+            raise UsageError(
+                f"window is {shown}; expected two numbers, the lower before the higher, such as [-100, 400]."
+            )
 
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)

@@ -6,7 +6,7 @@ Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z; nnunetv2, default_e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,18 @@ class Topology:
     def num_levels(self) -> int:
         """Levels, the first included."""
         return len(self.strides)
+
+    def with_one_kernel(self) -> Topology:
+        """The same levels with one kernel for all, as networks need it that take no kernel a level.
+
+        It is 3 along every axis that some level halves or has a kernel of 3 along, and 1 along the others: a stride of
+        2 under a kernel of 1 would drop every other slice unseen.
+        """
+        mixed = [
+            any(kernel[axis] > 1 for kernel in self.kernels) or self.divisors[axis] > 1
+            for axis in range(len(self.patch))
+        ]
+        return replace(self, kernels=(tuple(3 if own else 1 for own in mixed),) * self.num_levels)
 
 
 def fit_topology(patch: Sequence[float], spacing_mm: Sequence[float], *, max_poolings: int = 5) -> Topology:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medimg3d.atomic import write_text
+from medimg3d.bundle.finder import FINDER_CONFIG, has_finder
 from medimg3d.bundle.folder import BundleFolder, read_json
 from medimg3d.bundle.inference import channel_names
 from medimg3d.data.channel_inputs import find_case_inputs
@@ -323,10 +324,11 @@ def _settings(bundle: Path, list_file: Path, training: Mapping[str, Any]) -> dic
         for name, value in training.items()
         if value not in (None, False, {}) and name not in _WITHOUT_EFFECT
     }
+    recipes = ("train", "inference", *((FINDER_CONFIG,) if has_finder(source) else ()))
     return {
         "format": 1,
         "bundle": source.name,
-        "configs_sha256": {name: content_sha256(source.config(name)) for name in ("train", "inference")},
+        "configs_sha256": {name: content_sha256(source.config(name)) for name in recipes},
         "datalist_sha256": content_sha256(list_file),
         "training": chosen,
     }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medimg3d.bundle.folder import BundleFolder
+from medimg3d.bundle.inference import channel_names
 from medimg3d.data.checks import TOLERANCE_MM, CheckReport, Progress, check_datalist, keep_accepted
 from medimg3d.data.datalist import Datalist
 from medimg3d.data.datalist_file import load_datalist, save_datalist
 from medimg3d.data.finding import Finding
 from medimg3d.data.json_file import write_json
+from medimg3d.data.set_checks import STACKED
 from medimg3d.errors import DataError
 
 REPORT = "data_check.json"
@@ -79,7 +82,8 @@ def check_list(
         list_file: The datalist.
         folder: Where the check's files go.
         check: How to check.
-        bundle: Its network says how many channels an image has; None if there is no network yet.
+        bundle: Its network says how many channels an image has, and which named ones; None if there is no network yet:
+            then all named images are its channels.
 
     Returns:
         The datalist to train from and the report.
@@ -94,7 +98,7 @@ def check_list(
     facts_file = check.facts_file or folder / FACTS
     with check.progress() if check.progress else nullcontext() as progress:
         report = check_datalist(
-            datalist,
+            _with_stacked(datalist, bundle),
             tolerance_mm=check.tolerance_mm,
             num_channels=None if bundle is None else _num_channels(bundle),
             facts_file=facts_file,
@@ -112,6 +116,19 @@ def check_list(
     if reduced:
         save_datalist(left, folder / REDUCED)
     return checked
+
+
+def _with_stacked(datalist: Datalist, bundle: BundleFolder | None) -> Datalist:
+    """The datalist with the named images that a network takes together; as it is where there are none.
+
+    A bundle of which no channel is called like one of the images finds them in its own way.
+    """
+    sets = Counter(tuple(case.images) for case in datalist.training if case.images)
+    usual = max(sets, key=lambda names: (sets[names], len(names)), default=())
+    names = usual if bundle is None else channel_names(bundle)
+    if len(names) < 2 or not any(name in own for own in sets for name in names):
+        return datalist
+    return replace(datalist, extra={**datalist.extra, STACKED: names})
 
 
 def _num_channels(bundle: BundleFolder) -> int | None:

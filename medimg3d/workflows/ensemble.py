@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from medimg3d.atomic import remove_partial_files, write_text
 from medimg3d.bundle.folder import read_json
-from medimg3d.bundle.label_rules import MIN_VOLUMES, apply_rules, tried_rules
+from medimg3d.bundle.label_rules import MIN_VOLUMES, LabelRule, apply_rules, tried_rules
 from medimg3d.data.fast_nifti_writer import write_label_nifti
 from medimg3d.data.json_file import write_json
 from medimg3d.errors import MissingExtraError, UsageError
@@ -203,7 +204,9 @@ def _judge(
     labels_file = folder / "datalist.json"
     meaning = held_out.meaning
     names = {"0": "background"} | {str(label): name for label, name in reference.class_names.items()}
-    head = {"labels": names} if meaning.regions is None else {}
+    head: dict[str, Any] = {"labels": names} if meaning.regions is None else {}
+    if not meaning.has_voxel_size:
+        head["voxel_size"] = "unknown"
     write_text(labels_file, json.dumps({**head, "training": cases}, indent=1))
     how: dict[str, Any] = {"regions": meaning.regions, "ignore_label": meaning.ignored}
     if meaning.regions is not None:
@@ -217,6 +220,10 @@ def _header(path: Path) -> Any:
     return nib.load(path).header
 
 
+def _in_words(names: Mapping[int, str], has_voxel_size: bool, rules: Sequence[LabelRule]) -> list[str]:
+    return [rule.describe(names, has_voxel_size=has_voxel_size) for rule in rules]
+
+
 def _summary(
     found: Sequence[CrossValidated],
     candidates: Sequence[str],
@@ -228,7 +235,10 @@ def _summary(
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     names = found[0].class_names
-    words = {rule.key: rule.describe(names) for rule in tried_rules(list(names))}
+    in_words = partial(_in_words, names, held_out.meaning.has_voxel_size)
+    words = dict(
+        zip([rule.key for rule in tried_rules(list(names))], in_words(tried_rules(list(names))), strict=True)
+    )
     groups = patients_of(scores)
     first = candidates[0]
     figures = {
@@ -250,7 +260,7 @@ def _summary(
         "candidates": figures,
         "choice": choice.as_json()
         | {
-            "in_words": [rule.describe(names) for rule in choice.rules],
+            "in_words": in_words(choice.rules),
             "gains": [
                 gain.as_json() | {"in_words": words.get(gain.what, gain.what)} for gain in choice.gains
             ],
@@ -260,7 +270,7 @@ def _summary(
                 str(fold): {
                     "candidate": one.candidate,
                     "rules": [rule.as_json() for rule in one.rules],
-                    "in_words": [rule.describe(names) for rule in one.rules],
+                    "in_words": in_words(one.rules),
                 }
                 for fold, one in nested.items()
             },

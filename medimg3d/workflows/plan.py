@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from medimg3d.atomic import write_text
 from medimg3d.bundle.carried_code import write_carried_code
 from medimg3d.bundle.finder import FINDER_CONFIG
 from medimg3d.bundle.folder import WEIGHTS, format_json
+from medimg3d.data.datalist import Datalist
 from medimg3d.data.datalist_file import load_datalist
 from medimg3d.data.training_record import read_json
 from medimg3d.errors import BundleError, DataError, UsageError
@@ -24,9 +25,9 @@ from medimg3d.planning.data_facts import gather_facts
 from medimg3d.planning.decision import Decision
 from medimg3d.planning.estimate import estimate_gb, weights_mb
 from medimg3d.planning.finder_configs import finder_plan
-from medimg3d.planning.fingerprint import Progress, fingerprint_cases, readable
+from medimg3d.planning.fingerprint import CasePrint, Progress, fingerprint_cases, readable
 from medimg3d.planning.fit import AIM, fit, network_of
-from medimg3d.planning.label_scheme import ignored_value
+from medimg3d.planning.label_scheme import LabelGapError, ignored_value
 from medimg3d.planning.plan import Plan
 from medimg3d.planning.planner import choose_finder, draft_plan, may_have_finder
 from medimg3d.planning.settings import PlanSettings, with_values
@@ -163,11 +164,24 @@ def plan_bundle(
             f"{len(broken)} training cases cannot be read; the first, {broken[0].name}: {broken[0].problem}. Mend it, "
             "or leave it out of the datalist."
         )
-    draft = draft_plan(gather_facts(readable(prints), listed), listed, final)
-    plan = _fitted(draft, out.name, say)
+    plan = _fitted(_draft(readable(prints), listed, final), out.name, say)
     plan = replace(_with_earlier_reasons(plan, earlier), given=given)
     _write(out, plan, licence=listed.licence)
     return PlanResult(out, plan, rejected)
+
+
+def _draft(prints: Sequence[CasePrint], listed: Datalist, settings: PlanSettings) -> Plan:
+    """The plan before its memory was measured.
+
+    Raises:
+        LabelGapError: With the cases that hold the values after the gap.
+    """
+    try:
+        return draft_plan(gather_facts(prints, listed), listed, settings)
+    except LabelGapError as err:
+        training = [one for one in prints if one.section == "training"]
+        holders = {value: [one.name for one in training if value in one.voxels] for value in err.stray}
+        raise LabelGapError(err.values, holders) from err
 
 
 def _with_earlier_reasons(plan: Plan, earlier: Mapping[str, Any]) -> Plan:

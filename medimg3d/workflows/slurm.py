@@ -139,7 +139,12 @@ def _head(job: SlurmJob, out: Path, num_tasks: int) -> str:
     lines = [f"#SBATCH --{name}={value}" for name, value in settings.items()]
     requeue = [] if job.is_distributed else ["#SBATCH --requeue"]
     note = "# Written by medimg3d, a task a fold and seed. Add your cluster's account and partition; then: sbatch FILE"
-    return "\n".join(["#!/bin/bash", note, *lines, *requeue, "", "set -euo pipefail", ""])
+    steps = [
+        "set -euo pipefail",
+        "# srun(1): since Slurm 22.05 it does not take over what sbatch was asked for",
+        f"export SRUN_CPUS_PER_TASK={job.cpus}",
+    ]
+    return "\n".join(["#!/bin/bash", note, *lines, *requeue, "", *steps, ""])
 
 
 def _tasks(tasks: Sequence[TrainingTask], out: Path) -> str:

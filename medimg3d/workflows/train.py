@@ -29,6 +29,7 @@ from medimg3d.errors import BundleError, DataError, MissingExtraError, UsageErro
 from medimg3d.workflows.data_check import FACTS, CheckedList, DataCheck, check_list
 from medimg3d.workflows.training_copy import (
     CHECKPOINT,
+    TrainingList,
     find_datalist,
     prepare_copy,
     read_training_list,
@@ -180,9 +181,10 @@ def train(
         options["cache_dir"] = str(cache_dir.resolve())
     found: list[str] = []
     if with_finder:
-        from medimg3d.workflows.train_finder import refuse_other_fold, train_finder
+        from medimg3d.workflows.train_finder import BOTH_CASES, refuse_other_fold, train_finder
 
         refuse_other_fold(copy.root, fold)
+        _record(copy, training_list, fold, resumed=True, record=BOTH_CASES)
         if stage != "fine":
             finder = train_finder(
                 copy,
@@ -198,16 +200,14 @@ def train(
             return _of_finder(copy, training_list.cases, finder, rejected)
     resumed = (copy.root / CHECKPOINT).is_file()
     settings = _settings(copy, fold, epochs, max_minutes, seed, precision, compiled, resumed)
-    set_config_values(copy.config("train"), _recipe_values(settings))
+    values = _recipe_values(settings) | _watched_at_the_end(copy, settings, overrides or {})
+    set_config_values(copy.config("train"), values)
     set_config_values(copy.config("evaluate"), {"fold": settings.fold})
     if resumed:
         refuse_other_start(copy, start)
     elif start is not None:
         write_json(begin_with(copy, start).as_json(), copy.root / START_REPORT)
-    try:
-        record_cases(copy, training_list, settings.fold, resumed=resumed, start=start)
-    except ValueError as err:  # folds that do not fit the cases
-        raise DataError(f"{err} Make the datalist anew with medimg3d datalist --num-folds.") from err
+    _record(copy, training_list, settings.fold, resumed=resumed, start=start)
     _run(copy, list_file, settings, options, tracking)
     result = _finish(copy, training_list.cases, settings, found)
     is_pretraining = bool(read_json(copy.config("train")).get("pretraining"))
@@ -358,6 +358,23 @@ def _measure(copy: BundleFolder, compiled: bool) -> Any:
 def _epochs_for(max_minutes: float, seconds_per_epoch: float) -> int:
     overhead = 1.25  # loading, loss, optimizer, validation
     return max(1, math.floor(max_minutes * 60 / (overhead * seconds_per_epoch)))
+
+
+def _record(copy: BundleFolder, training_list: TrainingList, fold: int, **options: Any) -> None:
+    try:
+        record_cases(copy, training_list, fold, **options)
+    except ValueError as err:  # folds that do not fit the cases
+        raise DataError(f"{err} Make the datalist anew with medimg3d datalist --num-folds.") from err
+
+
+def _watched_at_the_end(
+    copy: BundleFolder, settings: TrainingSettings, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A run that is shorter than the interval at which it is watched is watched once, after its last epoch."""
+    interval = read_json(copy.config("train")).get("val_interval")
+    if "val_interval" in overrides or not isinstance(interval, int):
+        return {}
+    return {"val_interval": min(interval, settings.epochs)}
 
 
 def _recipe_values(settings: TrainingSettings) -> dict[str, Any]:

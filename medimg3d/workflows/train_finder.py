@@ -21,6 +21,9 @@ from medimg3d.errors import BundleError, UsageError
 FOLDER = Path("training_finder")
 CHECKPOINT = FOLDER / "checkpoint.pt"
 SETTINGS = FOLDER / "settings.json"
+BOTH_CASES = FOLDER / "training_cases.json"
+"""What both networks are trained on: neither may know a case that the other holds out."""
+
 FINE_SETTINGS = Path("training") / "settings.json"
 RECALL = FOLDER / "recall.csv"
 """Written last: where it is, the finder's training is whole."""

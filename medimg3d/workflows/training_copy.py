@@ -235,6 +235,7 @@ def record_cases(
     *,
     resumed: bool,
     start: StartWeights | None = None,
+    record: Path = TRAINING_CASES,
 ) -> None:
     """Write which cases are trained on, by content, before the weights exist that know them.
 
@@ -244,6 +245,7 @@ def record_cases(
         fold: The held-out fold.
         resumed: The run goes on; its cases must be those it began with.
         start: Weights that the run begins with: what they were trained on is listed too, marked ``from``.
+        record: The file, below the copy.
 
     Raises:
         BundleError: A resumed run would see other cases.
@@ -265,7 +267,7 @@ def record_cases(
         }
         for case in trained
     ]
-    path = copy.root / TRAINING_CASES
+    path = copy.root / record
     begun = read_json(path)["cases"] if resumed and path.is_file() else None
     if begun is not None and [case for case in begun if "from" not in case] != cases:
         raise BundleError(
@@ -276,5 +278,6 @@ def record_cases(
         earlier = [case for case in begun if "from" in case]
     else:
         earlier = [{**case, "from": start.name} for case in start.cases] if start is not None else []
-    record = {"format": 1, "split_by": split_unit(training_list.cases), "cases": [*cases, *earlier]}
-    write_text(path, json.dumps(record, indent=1) + "\n")
+    content = {"format": 1, "split_by": split_unit(training_list.cases), "cases": [*cases, *earlier]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(content, indent=1) + "\n")

@@ -112,9 +112,9 @@ def test_a_flipped_label_of_the_same_shape_is_refused(tmp_path):
 def test_a_label_value_that_no_structure_has(tmp_path):
     label = two_part_phantom(0)[1]
     label[0, 0, 0] = 7
-    assert "label holds the value 7; expected one of [0, 1, 2]" in reason(
-        check(pair(tmp_path, "case", label=label))
-    )
+    found = reason(check(pair(tmp_path, "case", label=label)))
+    assert "label holds the value 7; expected one of [0, 1, 2]. Correct the label map" in found
+    assert "gets the next number, in every label map" in found  # a name for 7 alone would leave a gap
 
 
 def test_unnamed_labels_may_hold_any_whole_number(tmp_path):

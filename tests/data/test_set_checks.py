@@ -10,6 +10,7 @@ from medimg3d.data import set_checks
 from medimg3d.data.case_checks import ReadCase
 from medimg3d.data.datalist import Case, Datalist
 from medimg3d.data.image_facts import ImageFacts
+from medimg3d.errors import DataError
 
 
 def facts(*, shape=(10, 10, 10), channels=1, matrix="default", digest="") -> ImageFacts:
@@ -51,7 +52,10 @@ def test_on_a_tie_the_modalities_of_the_datalist_count():
 
 def test_a_fourth_axis_counts_as_channels_where_the_network_takes_them():
     cases = [read("a", facts(shape=(9, 9, 9, 4))), read("b", facts(shape=(9, 9, 9, 3)))]
-    assert short(set_checks.check_channels(cases, Datalist(), 4)) == [("b", "channels", True)]
+    (finding,) = set_checks.check_channels(cases, Datalist(), 4)
+    assert (finding.case, finding.severe) == ("b", True)
+    assert finding.found == "image has 3 channels along its fourth axis (9x9x9x3)"
+    assert finding.cure.startswith("Write the same channels into every file")
 
 
 def test_a_time_series_for_a_network_of_one_channel_is_refused_even_if_all_are_so():
@@ -66,6 +70,56 @@ def test_a_lacking_named_image_is_a_remark():
     ]
     (finding,) = set_checks.check_named_images(cases)
     assert (finding.case, finding.found, finding.severe) == ("one", "the case has no image pet", False)
+
+
+STACKED = Datalist(extra={set_checks.STACKED: ["ct", "pet"]})
+
+
+def named(name, **images):
+    return read(name, *images.values(), images={word: Path(f"{word}.nii") for word in images})
+
+
+def test_a_lacking_image_that_the_network_takes_with_another_is_refused():
+    cases = [named("both", ct=facts(), pet=facts()), named("one", ct=facts(), mr=facts())]
+    (finding,) = set_checks.check_channels(cases, STACKED, None)
+    assert (finding.case, finding.severe) == ("one", True)
+    assert finding.sentence.startswith("the case has no image pet; expected each of ct, pet")
+
+
+@pytest.mark.parametrize(
+    ("pet", "found"),
+    [
+        (facts(matrix=affine(origin_mm=(0, 3, 0))), "image ct and image pet lie up to 3 mm apart"),
+        (facts(matrix=affine(origin_mm=(0, 0.05, 0))), "image ct and image pet lie up to 0.05 mm apart"),
+        (facts(shape=(10, 10, 9)), "image ct and image pet differ in shape (10x10x10 and 10x10x9)"),
+    ],
+)
+def test_named_images_that_cannot_be_stacked_are_refused_with_the_file(pet, found):
+    (finding,) = set_checks.check_channels([named("a", ct=facts(), pet=pet)], STACKED, None)
+    assert (finding.found, finding.severe, finding.file) == (found, True, Path("pet.nii"))
+    assert finding.cure.startswith("Resample image pet onto image ct")
+
+
+def test_an_image_that_the_network_does_not_take_may_lie_anywhere():
+    other = facts(matrix=affine(origin_mm=(0, 3, 0)))
+    assert set_checks.check_channels([named("a", mr=other, ct=facts(), pet=facts())], STACKED, 2) == []
+
+
+def test_named_images_of_which_nothing_is_said_may_lie_anywhere_and_are_remarked_on():
+    cases = [named("a", ct=facts(), pet=facts(matrix=affine(origin_mm=(0, 3, 0))))]
+    assert set_checks.check_channels(cases, Datalist(), None) == []
+    (finding,) = set_checks.check_named_images(cases)
+    assert (finding.defect, finding.severe, finding.file) == ("grid", False, Path("pet.nii"))
+
+
+def test_a_list_whose_affines_differ_is_refused_for_a_network_of_several_channels():
+    cases = [read("a", facts(), facts(matrix=affine(origin_mm=(0, 0.05, 0))))]
+    assert short(set_checks.check_channels(cases, Datalist(), 2)) == [("a", "grid", True)]
+
+
+def test_names_of_stacked_images_that_are_no_list_are_refused():
+    with pytest.raises(DataError, match="\"stacked_images\" is 'ct'; expected names of"):
+        set_checks.check_channels([read("a")], Datalist(extra={set_checks.STACKED: "ct"}), None)
 
 
 def test_another_orientation_than_most_is_a_remark():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from facts import channel, facts, of_classes
 
+from medimg3d.data.datalist import Datalist
 from medimg3d.errors import DataError, UsageError
 from medimg3d.planning.data_decisions import (
     decide_folds,
@@ -16,6 +17,8 @@ from medimg3d.planning.data_decisions import (
     decide_task,
 )
 from medimg3d.planning.label_scheme import LabelScheme
+from medimg3d.planning.planner import draft_plan
+from medimg3d.planning.preprocessing import intensity_blocks
 from medimg3d.planning.settings import PlanSettings
 
 OPEN = PlanSettings()
@@ -111,6 +114,80 @@ def test_mri_with_much_black_counts_its_other_values_only():
     assert decide_intensities(facts(), ["mri"]).value[0]["nonzero"] is False
 
 
+def test_ct_is_clipped_to_the_window_that_is_asked_for_and_keeps_the_mean_of_its_structures():
+    decision = decide_intensities(facts(), ["ct"], PlanSettings(window=(-100, 400)))
+    assert decision.value == [{"scheme": "fixed", "low": -100.0, "high": 400.0, "mean": 50.0, "std": 20.0}]
+    assert "clipped to -100 … 400 as asked for" in decision.reason
+    assert "labelled structures of all cases: 10 … 90" in decision.reason
+    assert "the mean and deviation in the labelled structures" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("window", "mean", "std"),
+    [
+        ((100, 220), 160.0, 34.641),  # beside the mean of 50; 120 / sqrt(12)
+        ((45, 57), 51.0, 3.4641),  # narrower than one deviation of 20
+        ((-1000, 1400), 200.0, 692.8203),  # wider than a hundred of them
+    ],
+)
+def test_a_window_that_the_mean_and_deviation_do_not_fit_is_scaled_by_itself(window, mean, std):
+    decision = decide_intensities(facts(), ["ct"], PlanSettings(window=window))
+    assert decision.value[0]["mean"] == mean
+    assert decision.value[0]["std"] == pytest.approx(std, abs=1e-3)
+    assert "do not fit it" in decision.reason
+
+
+def test_a_window_is_for_the_channels_with_units():
+    three = facts(channels=(channel("ct"), channel("pet"), channel("mr")))
+    schemes = decide_intensities(three, ["ct", "pet", "mri"], PlanSettings(window=(0, 80))).value
+    assert [scheme.get("high") for scheme in schemes] == [80.0, 80.0, None]
+
+
+def test_a_window_without_a_channel_with_units_is_refused():
+    with pytest.raises(UsageError, match="the modality is mri; expected a channel that is ct or pet"):
+        decide_intensities(facts(), ["mri"], PlanSettings(window=(0, 80)))
+
+
+def test_a_plan_takes_the_window_that_is_asked_for():
+    plan = draft_plan(facts(), Datalist(), PlanSettings(modality="ct", window=(-100, 400)))
+    assert (plan.intensities[0]["low"], plan.intensities[0]["high"]) == (-100.0, 400.0)
+    assert intensity_blocks(plan)[0]["a_min"] == -100.0
+
+
+def blocks_of_mri(*zero_shares):
+    channels = tuple(channel(f"t{n}", zero_share=share) for n, share in enumerate(zero_shares))
+    return intensity_blocks(draft_plan(facts(channels=channels), Datalist(), PlanSettings(modality="mri")))
+
+
+def test_mri_with_much_black_is_clipped_and_scored_where_it_is_not_0():
+    clip, score = blocks_of_mri(0.85)
+    name = "PACKAGE.nonzero_clip.ClipNonzeroPercentilesd"
+    assert clip == {"_target_": name, "keys": "image", "lower": 0.5, "upper": 99.5}
+    assert score == {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True}
+
+
+def test_two_mri_with_much_black_are_clipped_and_scored_by_channel():
+    clip, score = blocks_of_mri(0.85, 0.7)
+    assert "channel_wise" not in clip  # it never does otherwise
+    assert score["channel_wise"] is True
+
+
+def test_of_two_mri_only_the_one_with_much_black_counts_its_other_values_only():
+    (block,) = blocks_of_mri(0.85, 0.0)
+    names = [[step["_target_"] for step in own["transforms"]] for own in block["transforms"]]
+    assert names == [
+        ["PACKAGE.nonzero_clip.ClipNonzeroPercentiles", "NormalizeIntensity"],
+        ["ClipIntensityPercentiles", "NormalizeIntensity"],
+    ]
+
+
+def test_mri_with_little_black_is_clipped_by_monai():
+    assert blocks_of_mri(0.0) == [
+        {"_target_": "ClipIntensityPercentilesd", "keys": "image", "lower": 0.5, "upper": 99.5},
+        {"_target_": "NormalizeIntensityd", "keys": "image"},
+    ]
+
+
 def test_channels_have_schemes_of_their_own():
     three = facts(channels=(channel("ct"), channel("pet"), channel("mr")))
     schemes = decide_intensities(three, ["ct", "pet", "mri"]).value
@@ -140,3 +217,39 @@ def test_folds_by_case_are_warned_of():
 def test_one_patient_cannot_be_split():
     with pytest.raises(DataError, match="Found 1 patients"):
         decide_folds(facts(num_patients=1), OPEN)
+
+
+def test_folds_that_are_asked_for_may_be_those_of_the_datalist():
+    assert decide_folds(facts(folds=(0, 1, 2)), PlanSettings(num_folds=3)).value["num_folds"] == 3
+    assert decide_folds(facts(split={"num_folds": 4}), PlanSettings(num_folds=4)).value["num_folds"] == 4
+
+
+@pytest.mark.parametrize("known", [{"folds": (0, 1, 2)}, {"split": {"num_folds": 3}}])
+def test_another_number_of_folds_than_the_datalist_has_is_refused(known):
+    with pytest.raises(UsageError, match=r"--folds is 5, but the datalist has 3 folds; .* --num-folds 5"):
+        decide_folds(facts(**known), PlanSettings(num_folds=5))
+
+
+def test_folds_that_are_asked_for_are_dealt_where_the_datalist_has_none():
+    assert decide_folds(facts(), PlanSettings(num_folds=10)).value["num_folds"] == 10
+
+
+def test_more_folds_than_patients_are_refused():
+    with pytest.raises(DataError, match=r"Found 3 patients in training, for 5 folds; .* Give --folds 3"):
+        decide_folds(facts(num_patients=3), PlanSettings(num_folds=5))
+    with pytest.raises(DataError, match="Found 10 cases in training, for 12 folds"):
+        decide_folds(facts(num_patients=None), PlanSettings(num_folds=12))
+
+
+def test_a_datalist_that_says_more_folds_than_patients_is_to_be_made_anew():
+    with pytest.raises(DataError, match=r"Make the datalist anew: .* --num-folds 3"):
+        decide_folds(facts(num_patients=3, split={"num_folds": 5}), OPEN)
+
+
+def test_a_fold_of_the_datalist_without_usable_cases_is_no_hindrance():
+    assert decide_folds(facts(num_patients=4, folds=(0, 1, 2, 4)), OPEN).value["num_folds"] == 5
+
+
+def test_one_fold_cannot_hold_any_out():
+    with pytest.raises(DataError, match="for 1 folds; expected at least 2 of each"):
+        decide_folds(facts(), PlanSettings(num_folds=1))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import phantoms
 import pytest
 
 from medimg3d.data.datalist_file import load_datalist
+from medimg3d.errors import DataError
 from medimg3d.planning import fingerprint as module
 from medimg3d.planning.data_facts import gather_facts
 from medimg3d.planning.fingerprint import fingerprint_cases
@@ -67,3 +71,127 @@ def test_the_box_of_what_is_labelled_is_counted_in_ras_order_without_ignored_vox
         load_datalist(tmp_path / "list.json"), tmp_path / "cache", workers=1, ignore_label=255
     )
     assert [one.box for one in found] == [((2, 6), (1, 3), (4, 5)), ()]
+
+
+def listed(folder, *cases, **more):
+    """A datalist of images, each an array, an array and its affine, or several of them by name."""
+
+    def written(name, image):
+        array, matrix = image if isinstance(image, tuple) else (image, None)
+        return phantoms.write_nifti(folder / f"{name}.nii.gz", array.astype(np.float32), matrix).name
+
+    training = []
+    for n, images in enumerate(cases):
+        if isinstance(images, dict):
+            own = {"images": {word: written(f"{word}_{n}", image) for word, image in images.items()}}
+        else:
+            own = {"image": written(f"image_{n}", images)}
+        training.append({"id": f"case_{n}", **own})
+    (folder / "list.json").write_text(json.dumps({"training": training, **more}))
+    return load_datalist(folder / "list.json")
+
+
+def in_channels(count):
+    """A volume of 3 x 4 x 5 voxels whose channel n holds 10 n to 10 n + 1 (4D for more than one)."""
+    ramp = np.linspace(0, 1, 60).reshape(3, 4, 5)
+    return np.stack([ramp + 10 * n for n in range(count)], axis=-1)
+
+
+def test_each_entry_of_the_fourth_axis_is_a_channel_called_by_the_modality(tmp_path):
+    datalist = listed(tmp_path, in_channels(2), in_channels(2), modality={"0": "T2", "1": "ADC"})
+    facts = gather_facts(fingerprint_cases(datalist, tmp_path / "cache", workers=1), datalist)
+    assert [channel.name for channel in facts.channels] == ["T2", "ADC"]
+    assert [channel.modality for channel in facts.channels] == ["T2", "ADC"]
+    assert [channel.percentiles[2] for channel in facts.channels] == pytest.approx([0.5, 10.5])
+    assert facts.shapes == ((3, 4, 5),) * 2
+    assert not facts.named
+
+
+def test_channels_of_one_file_that_have_no_names_are_numbered(tmp_path):
+    (one,) = fingerprint_cases(listed(tmp_path, in_channels(3)), tmp_path / "cache", workers=1)
+    assert list(one.images) == ["image 1", "image 2", "image 3"]
+
+
+def test_channels_that_are_called_otherwise_are_not_read_again(tmp_path, monkeypatch):
+    datalist = listed(tmp_path, in_channels(2))
+    (first,) = fingerprint_cases(datalist, tmp_path / "cache", workers=1)
+    monkeypatch.setattr(module, "read_pixels", None)
+    renamed = replace(datalist, modality={"0": "T2", "1": "ADC"})
+    (second,) = fingerprint_cases(renamed, tmp_path / "cache", workers=1)
+    assert second.images == {"T2": first.images["image 1"], "ADC": first.images["image 2"]}
+
+
+def test_what_was_kept_in_another_form_is_read_anew(tmp_path, monkeypatch):
+    datalist = listed(tmp_path, in_channels(1)[..., 0])
+    monkeypatch.setattr(module, "FORMAT", module.FORMAT - 1)
+    fingerprint_cases(datalist, tmp_path / "cache", workers=1)
+    monkeypatch.undo()
+    fingerprint_cases(datalist, tmp_path / "cache", workers=1)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_file_with_fewer_channels_than_the_others_is_refused_by_name(tmp_path):
+    datalist = listed(tmp_path, in_channels(4), in_channels(3), in_channels(4))
+    prints = fingerprint_cases(datalist, tmp_path / "cache", workers=1)
+    found = (
+        r"Case case_1 has 3 channels \(image 1, image 2, image 3\); expected 4 channels .* as 2 others have"
+    )
+    with pytest.raises(DataError, match=found):
+        gather_facts(prints, datalist)
+
+
+def test_several_channels_in_a_named_file_are_a_problem_of_the_case(tmp_path):
+    datalist = listed(tmp_path, {"ct": in_channels(2), "pet": in_channels(2)})
+    (one,) = fingerprint_cases(datalist, tmp_path / "cache", workers=1)
+    assert one.problem.startswith(
+        "ct is 4D (3 x 4 x 5 x 2) among several or named files; expected one volume"
+    )
+
+
+def test_channels_whose_affines_differ_are_refused_with_file_and_cure(tmp_path):
+    image = in_channels(1)[..., 0]
+    shifted = phantoms.affine(origin_mm=(0, 0.05, 0))
+    datalist = listed(tmp_path, {"ct": image, "pet": image}, {"ct": image, "pet": (image, shifted)})
+    prints = fingerprint_cases(datalist, tmp_path / "cache", workers=1)
+    with pytest.raises(DataError, match=r"case_1 lie on different grids: pet \(.*pet_1.nii.gz\)") as caught:
+        gather_facts(prints, datalist)
+    assert "differs by up to 0.05 mm from that of ct; expected one grid. Resample pet onto ct" in str(
+        caught.value
+    )
+
+
+def test_a_named_image_that_one_case_lacks_is_refused_and_their_order_is_free(tmp_path):
+    image = in_channels(1)[..., 0]
+    both, turned = {"ct": image, "pet": image}, {"pet": image, "ct": image}
+    datalist = listed(tmp_path, both, turned)
+    facts = gather_facts(fingerprint_cases(datalist, tmp_path / "cache", workers=1), datalist)
+    assert [channel.name for channel in facts.channels] == ["ct", "pet"]
+    datalist = listed(tmp_path, both, turned, {"ct": image})
+    prints = fingerprint_cases(datalist, tmp_path / "cache", workers=1)
+    with pytest.raises(DataError, match=r"Case case_2 has 1 channel \(ct\); expected 2 channels \(ct, pet\)"):
+        gather_facts(prints, datalist)
+
+
+def test_orientation_and_volumes_are_those_of_the_files(study, tmp_path):
+    facts = gather_facts(fingerprint_cases(study, tmp_path / "cache", workers=1), study)
+    assert facts.orientations == ("RAS",) * 3
+    assert facts.label_ml[1] == pytest.approx(0.96)  # 10 x 12 x 8 voxels of 1 mm^3
+    turned = np.zeros((4, 4))
+    turned[0, 2], turned[1, 0], turned[2, 1], turned[3, 3] = 3.0, 1.0, 2.0, 1.0  # array axes run A, S, R
+    datalist = listed(tmp_path, (in_channels(1)[..., 0], turned))
+    (one,) = fingerprint_cases(datalist, tmp_path / "cache", workers=1)
+    assert one.images["image"].orientation == "ASR"
+    assert one.images["image"].voxel_ml == pytest.approx(0.006)
+
+
+def test_where_the_voxel_size_is_unknown_there_is_no_volume(study, tmp_path):
+    unknown = replace(study, extra={"voxel_size": "unknown"})
+    facts = gather_facts(fingerprint_cases(unknown, tmp_path / "cache", workers=1), unknown)
+    assert facts.label_ml == {}
+
+
+def test_a_file_that_states_no_grid_has_neither_orientation_nor_volume(tmp_path):
+    phantoms.write_nifti_of_unknown_size(tmp_path / "image.nii.gz", np.ones((3, 4, 5), np.float32))
+    (tmp_path / "list.json").write_text('{"training": [{"image": "image.nii.gz"}]}')
+    (one,) = fingerprint_cases(load_datalist(tmp_path / "list.json"), tmp_path / "cache", workers=1)
+    assert (one.images["image"].orientation, one.images["image"].voxel_ml) == ("", None)

@@ -6,7 +6,7 @@ import pytest
 
 from medimg3d.data.datalist import Datalist
 from medimg3d.errors import DataError
-from medimg3d.planning.label_scheme import ignored_value, read_label_scheme
+from medimg3d.planning.label_scheme import LabelScheme, ignored_value, names_a_side, read_label_scheme
 
 PARTS = {0: "background", 1: "oedema", 2: "core"}
 
@@ -26,6 +26,22 @@ def test_an_ignored_value_is_no_class():
 
 def test_a_label_named_ignore_is_ignored():
     assert ignored_value(Datalist(labels={0: "background", 1: "liver", 2: "ignore"})) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["left_kidney", "left-kidney", "kidney (left)", "LeftLung", "lung_L", "lh-hippocampus", "Lung R"]
+)
+def test_a_name_with_a_side_is_known(name):
+    assert names_a_side(["background", name])
+
+
+@pytest.mark.parametrize("name", ["liver", "vertebra_L1", "vertebra L5", "cleft", "LV", "bright spot", "R2"])
+def test_a_name_without_a_side_is_none(name):
+    assert not names_a_side(["background", name])
+
+
+def test_a_region_may_name_the_side():
+    assert LabelScheme({0: "background", 1: "a", 2: "b"}, {"both": (1, 2), "right half": (2,)}).names_a_side
 
 
 def test_gaps_are_refused():

@@ -27,10 +27,40 @@ def test_a_2d_network_gives_a_score_a_class_at_every_pixel(network):
 
 
 @pytest.mark.parametrize("network", ["dynunet", "unet", "segresnet"])
-def test_a_3d_network_of_thick_slices_gives_a_score_a_class_at_every_voxel(network):
-    model, patch = built(network, (16, 16, 5), (1, 1, 5), 8)
+@pytest.mark.parametrize(("patch", "spacing"), [((16, 16, 5), (1, 1, 5)), ((16, 16, 12), (1, 1, 3))])
+def test_a_3d_network_of_thick_slices_gives_a_score_a_class_at_every_voxel(network, patch, spacing):
+    model, widened = built(network, patch, spacing, 8)
     with torch.no_grad():
-        assert model(torch.zeros(1, 2, *patch)).shape == (1, 3, *patch)
+        assert model(torch.zeros(1, 2, *widened)).shape == (1, 3, *widened)
+
+
+def test_a_unet_halves_thick_slices_under_kernels_of_3_alone():
+    model, _ = built("unet", (32, 32, 16), (1, 1, 3), 8)
+    halving = [
+        module
+        for module in model.modules()
+        if isinstance(module, (torch.nn.Conv3d, torch.nn.ConvTranspose3d)) and module.stride[2] == 2
+    ]
+    assert any(isinstance(module, torch.nn.ConvTranspose3d) for module in halving)
+    assert {module.kernel_size[2] for module in halving} == {3}
+
+
+def test_a_unet_of_slices_that_are_never_halved_has_kernels_of_1_across_them():
+    topology = topology_of("unet", (64, 64, 5), (1, 1, 20), max_poolings=2)
+    block = network_block("unet", topology, width=8, in_channels=1, deep_supervision=False)
+    assert (block["kernel_size"], block["up_kernel_size"]) == ([3, 3, 1], [3, 3, 1])
+
+
+def test_a_unet_of_cubes_has_kernels_of_3():
+    topology = topology_of("unet", (64, 64, 64), (1, 1, 1), max_poolings=4)
+    block = network_block("unet", topology, width=16, in_channels=1, deep_supervision=False)
+    assert (block["kernel_size"], block["up_kernel_size"], block["strides"]) == (3, 3, [2, 2, 2, 2])
+
+
+def test_a_dynunet_keeps_its_kernels_of_1_until_voxels_are_about_cubes():
+    topology = topology_of("dynunet", (32, 32, 16), (1, 1, 3), max_poolings=2)
+    block = network_block("dynunet", topology, width=8, in_channels=1, deep_supervision=False)
+    assert block["kernel_size"][:2] == [[3, 3, 1], 3]
 
 
 def test_outputs_and_weights_of_one_convolution_are_counted():

@@ -25,6 +25,31 @@ def test_thick_slices_wait_until_voxels_are_about_cubes():
     assert topology.divisors == (32, 32, 2)
 
 
+def test_one_kernel_for_all_levels_is_3_along_an_axis_that_is_halved():
+    topology = fit_topology((128, 128, 12), (1.5, 1.5, 10.0)).with_one_kernel()
+    assert set(topology.kernels) == {(3, 3, 3)}
+    assert len(topology.kernels) == topology.num_levels
+
+
+def test_one_kernel_is_3_along_an_axis_that_is_halved_under_kernels_of_1():
+    # in the plane 16 -> 8 -> 4 ends it at 4 mm; then 40 mm slices are halved alone, ten times as long as the shortest
+    topology = fit_topology((16, 16, 16), (1, 1, 40))
+    assert topology.divisors == (4, 4, 4)
+    assert all(kernel[2] == 1 for kernel in topology.kernels)
+    assert set(topology.with_one_kernel().kernels) == {(3, 3, 3)}
+
+
+def test_one_kernel_stays_1_along_an_axis_that_is_never_halved_or_mixed():
+    # 5 slices cannot be halved; 20 mm are 5 times the 4 mm of the lowest level
+    topology = fit_topology((64, 64, 5), (1, 1, 20), max_poolings=2)
+    assert set(topology.with_one_kernel().kernels) == {(3, 3, 1)}
+
+
+def test_one_kernel_of_cubes_changes_nothing():
+    topology = fit_topology((35, 50, 36), (1, 1, 1))
+    assert topology.with_one_kernel() == topology
+
+
 def test_no_axis_is_halved_more_often_than_asked():
     assert fit_topology((256, 256), (1, 1), max_poolings=3).divisors == (8, 8)
 

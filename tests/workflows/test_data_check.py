@@ -177,3 +177,53 @@ def test_train_drops_the_rejected_and_ends_with_3(command, defects, tmp_path):
     assert answer["training_cases"] + answer["validation_cases"] == len(GOOD)
     trained = json.loads((out / "models" / "training_cases.json").read_text())["cases"]
     assert {case["name"] for case in trained} < set(GOOD)
+
+
+@pytest.fixture
+def two_channels(tmp_path):
+    """A bundle of ct and pet, and a datalist of three cases: good, without pet, with a shifted pet."""
+    bundle = BundleFolder(phantoms.write_two_channel_bundle(tmp_path / "two"))
+    training = []
+    for number, name in enumerate(("good", "lacking", "shifted")):
+        image, label = phantoms.two_part_phantom(number)
+        matrix = phantoms.affine(origin_mm=(0, 0.05, 0)) if name == "shifted" else None
+        phantoms.write_nifti(tmp_path / name / "ct.nii.gz", image)
+        phantoms.write_nifti(tmp_path / name / "pet.nii.gz", 2 * image, matrix)
+        phantoms.write_nifti(tmp_path / name / "label.nii.gz", label)
+        words = ("ct",) if name == "lacking" else ("ct", "pet")
+        images = {word: f"{name}/{word}.nii.gz" for word in words}
+        training.append({"id": name, "images": images, "label": f"{name}/label.nii.gz"})
+    file = tmp_path / "list.json"
+    file.write_text(json.dumps({"labels": {"0": "background", "1": "one", "2": "two"}, "training": training}))
+    return bundle, file
+
+
+def severe_lines(report, base):
+    return [finding.line(base) for finding in report.findings if finding.severe]
+
+
+@pytest.mark.parametrize("has_network", [True, False])
+def test_named_channels_that_are_lacking_or_on_another_grid_are_severe(two_channels, tmp_path, has_network):
+    """With a bundle of several channels, and before a plan, which makes channels of all."""
+    bundle, file = two_channels
+    check = DataCheck(drop_rejected=True)
+    report = check_list(file, tmp_path / "out", check, bundle=bundle if has_network else None).report
+    lacking, shifted = severe_lines(report, tmp_path)
+    assert lacking.startswith("lacking/ct.nii.gz: the case has no image pet; expected each of ct, pet")
+    assert shifted.startswith("shifted/pet.nii.gz: image ct and image pet lie up to 0.05 mm apart; expected")
+    assert report.accepted == ["good"]
+
+
+def test_named_images_are_no_channels_of_a_network_of_one(two_channels, bundle_root, tmp_path):
+    _, file = two_channels
+    report = check_list(file, tmp_path / "out", bundle=BundleFolder(bundle_root)).report
+    assert severe_lines(report, tmp_path) == []
+    assert "the case has no image pet" in report.warnings["lacking"]
+
+
+def test_a_bundle_that_calls_its_channels_otherwise_finds_its_images_by_itself(two_channels, tmp_path):
+    bundle, file = two_channels
+    path = bundle.root / "configs" / "metadata.json"
+    path.write_text(path.read_text().replace('"pet"', '"uptake"').replace('"ct"', '"density"'))
+    report = check_list(file, tmp_path / "out", bundle=BundleFolder(bundle.root)).report
+    assert severe_lines(report, tmp_path) == []

@@ -129,6 +129,15 @@ def test_the_page_tells_what_was_chosen_and_how_it_was_judged(made):
     assert "white: remove components below 10 mm³" in page
 
 
+def test_where_no_voxel_size_is_known_nothing_is_said_in_mm(study, tmp_path, monkeypatch):
+    unknown = study.with_name("unknown_size.json")
+    unknown.write_text(json.dumps(json.loads(study.read_text()) | {"voxel_size": "unknown"}))
+    made = ensemble([cross_validated(tmp_path / "cv", unknown, monkeypatch)], tmp_path / "made")
+    left_out = made.summary["nested"]["metrics"]["hd95_mm"]["white"]["left_out"]
+    assert left_out == {"voxel size unknown": NUM_CASES}
+    assert "which is not the true one" in made.summary["choice"]["in_words"][0]
+
+
 def test_a_second_run_gives_the_same_at_once(made, cv, monkeypatch):
     monkeypatch.setattr(module, "choose", pytest.fail)
     assert ensemble([cv], made.bundle).summary == made.summary

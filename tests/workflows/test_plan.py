@@ -13,6 +13,7 @@ from stock_monai import monai_bundle
 from medimg3d.bundle.carried_code import check_carried_code
 from medimg3d.bundle.folder import BundleFolder
 from medimg3d.errors import DataError, UsageError
+from medimg3d.planning.label_scheme import LabelGapError
 from medimg3d.workflows.data_check import RefusedDataError
 from medimg3d.workflows.plan import plan_bundle
 
@@ -208,6 +209,37 @@ def test_channels_on_different_grids_are_refused(study, tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "b", "1": "x"}, "training": [case]}))
     with pytest.raises(DataError, match=r"different grids|another shape"):
         plan(tmp_path, tmp_path / "phantoms", check=None)
+
+
+NUMBERED = {"0": "background", "1": "label 1", "2": "label 2", "7": "label 7"}
+"""As ``medimg3d datalist`` names the values that it finds."""
+
+
+@pytest.mark.parametrize("labels", [{}, NUMBERED])
+def test_a_stray_label_value_is_refused_with_the_case_that_holds_it(study, tmp_path, labels):
+    folder = with_extra(study, tmp_path, {"labels": labels})
+    label = phantoms.two_part_phantom(2)[1]
+    label[0, 0, 0] = 7
+    phantoms.write_nifti(folder / "label_2.nii.gz", label)
+    with pytest.raises(LabelGapError, match=r"\[0, 1, 2, 7\]; .* 7 is in 1 case \(phantom_002\)"):
+        plan(folder, tmp_path / "phantoms")
+
+
+def test_once_the_label_map_is_corrected_its_name_in_the_datalist_is_what_is_left(study, tmp_path):
+    folder = with_extra(study, tmp_path, {"labels": NUMBERED})
+    with pytest.raises(LabelGapError, match='7 is named in "labels" and in no training case'):
+        plan(folder, tmp_path / "phantoms")
+
+
+def test_the_page_tells_orientation_anisotropy_and_volumes(study, tmp_path):
+    unknown = with_extra(study, tmp_path, {"voxel_size": "unknown"})
+    known = (plan(study, tmp_path / "known").bundle / "docs" / "plan.md").read_text()
+    assert "| orientation of the files | RAS in 6 |" in known
+    assert "| anisotropy (longest to shortest voxel edge) | 1 |" in known
+    assert "| label 1: front | in 6 cases, 960 voxels, 0.96 mL (median) |" in known
+    page = (plan(unknown, tmp_path / "unknown").bundle / "docs" / "plan.md").read_text()
+    assert "anisotropy" not in page
+    assert "| label 1: front | in 6 cases, 960 voxels (median) |" in page
 
 
 @pytest.mark.slow

@@ -206,6 +206,18 @@ def test_a_stage_is_refused_for_a_bundle_without_a_finder(tmp_path, study):
         train(plain, out=tmp_path / "out", dataset_dir=study, stage="both")
 
 
+def other_folds(study, trained):
+    """A datalist in which a case that the finder was trained on is held out."""
+    seen = json.loads((trained / "training_finder" / "training_cases.json").read_text())["cases"]
+    content = json.loads((study / "dataset.json").read_text())
+    first = next(case for case in content["training"] if case["image"].endswith(f"{seen[0]['name']}.nii.gz"))
+    for number, case in enumerate([first, *(one for one in content["training"] if one is not first)]):
+        case["fold"] = number
+    path = study / "other_folds.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
 @pytest.mark.slow
 def test_the_two_stages_are_trained_one_by_one_and_survive_a_stop(planned, study, tmp_path):
     common = {
@@ -229,6 +241,9 @@ def test_the_two_stages_are_trained_one_by_one_and_survive_a_stop(planned, study
     assert (tmp_path / "trained" / "models" / "finder.pt").read_bytes() == weights
     with pytest.raises(BundleError, match="trained with fold 0, not 1"):
         train(planned, stage="fine", fold=1, epochs=1, **common)
+    other = {"dataset_dir": None, "datalist": other_folds(study, tmp_path / "trained")}
+    with pytest.raises(BundleError, match="begun on other cases"):
+        train(planned, stage="fine", epochs=1, **common | other)
     whole = train(planned, stage="fine", epochs=1, **common)
     assert whole.finder == first.finder
     assert "Region finder" in (whole.bundle / "docs" / "README.md").read_text()

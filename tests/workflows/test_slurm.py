@@ -65,6 +65,7 @@ def test_a_task_a_fold_and_seed_on_one_gpu(bundle_root, list_file, tmp_path):
     text = path.read_text()
     assert "#SBATCH --array=0-5\n" in text
     assert "#SBATCH --requeue\n" in text
+    assert run_script(path, tmp_path, 'echo "$SRUN_CPUS_PER_TASK"') == "8\n"
     words = run_script(path, tmp_path, 'printf "%s\\n" "$@"', task=4).splitlines()
     assert words[1:5] == ["-m", "medimg3d.cli.main", "train", str(bundle_root)]
     options = dict(zip(words[5:-6:2], words[6:-6:2], strict=False))

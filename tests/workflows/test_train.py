@@ -67,6 +67,24 @@ train(**arguments)
 """
 
 
+def test_a_run_shorter_than_its_interval_is_watched_once_at_its_end(bundle_root, tmp_path):
+    from medimg3d.workflows.train import train
+
+    study = phantoms.write_decathlon(tmp_path / "study", num_cases=5)
+    recipe = {name: value for name, value in RECIPE.items() if name != "val_interval"} | {"num_workers": 0}
+    result = train(
+        bundle_root,
+        out=tmp_path / "out",
+        dataset_dir=study,
+        epochs=2,
+        overrides=recipe,
+        progress=False,
+        check=None,
+    )
+    assert ["val_mean_dice" in row for row in result.history] == [False, True]
+    assert json.loads((result.bundle / "configs" / "train.json").read_text())["val_interval"] == 2
+
+
 def train_in_process(die_in="", **arguments) -> int:
     command = [
         sys.executable,
