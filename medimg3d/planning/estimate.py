@@ -30,6 +30,23 @@ def estimate_gb(network: Mapping[str, Any], shape: Sequence[int], *, num_classes
     return BASE_GB + (KEPT * 4 * outputs + 5 * 4 * parameters) / 1e9
 
 
+def whole_image_gb(voxels: int, *, channels: int, num_classes: int, mirrored: bool) -> float:
+    """Memory of a prediction that holds a whole image with all its classes, in GB, the network's own left out.
+
+    So do MONAI's sliding window, and a bundle's validation and plain inference with it; ``medimg3d predict`` does not.
+    Measured with 3 and 8 classes on 160 x 160 x 128 voxels: 2.6 and 2.0 copies of all classes, 3.3 and 2.9 where mirror
+    images are averaged.
+
+    Args:
+        voxels: Of the image as the network sees it.
+        channels: Of the image.
+        num_classes: Outputs of the network.
+        mirrored: Whether mirror images are averaged.
+    """
+    copies = (3 if mirrored else 2) * num_classes + 1 + channels
+    return BASE_GB + 4 * voxels * copies / 1e9
+
+
 def weights_mb(network: Mapping[str, Any], *, num_classes: int) -> float:
     """Size of the network's weights in float32, in MB (10⁶ bytes)."""
     built = _build(json.dumps(network), num_classes)

@@ -276,7 +276,7 @@ def _scheme_words(scheme: Mapping[str, Any]) -> str:
 
 def _memory_lines(plan: Plan) -> list[str]:
     if not plan.measured:
-        return ["Not measured (`--no-trial`)."]
+        return ["Not measured (`--no-trial`).", *_whole_image_lines(plan)]
     asked = plan.settings.memory_gb
     lines = [
         f"Peak memory of one process, measured with the bundle's own configs on {plan.settings.device}"
@@ -302,6 +302,17 @@ def _memory_lines(plan: Plan) -> list[str]:
         "",
         "Training is a step with its optimizer and the averaged weights. Processes that load images and, with stock "
         "MONAI, the prepared images kept in memory come on top; `medimg3d train` keeps those on disk.",
+        *_whole_image_lines(plan),
+    ]
+
+
+def _whole_image_lines(plan: Plan) -> list[str]:
+    if plan.largest_image_gb is None:
+        return []
+    return [
+        "",
+        f"Validation while training, and inference by stock MONAI, hold whole images with all classes: about "
+        f"{plan.largest_image_gb:.2g} GB for the largest. `medimg3d predict` works block by block.",
     ]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision
+from medimg3d.planning.estimate import whole_image_gb
 from medimg3d.planning.finder import Finder
 from medimg3d.planning.label_scheme import LabelScheme
 from medimg3d.planning.networks import has_heads, slice_topology
@@ -124,6 +125,21 @@ class Plan:
         names = {decision.name for decision in decisions}
         kept = [decision for decision in self.decisions if decision.name not in names]
         return replace(self, decisions=(*kept, *decisions), **values)
+
+    @property
+    def largest_image_gb(self) -> float | None:
+        """What a prediction that holds the whole of the largest image needs, in GB, estimated.
+
+        None where a region is found first, and for classifiers.
+        """
+        if self.finder is not None or not self.is_segmentation:
+            return None
+        return whole_image_gb(
+            int(self.facts.shapes_at(self.spacing_mm).prod(axis=1).max()),
+            channels=len(self.facts.channels),
+            num_classes=len(self.output_names),
+            mirrored=bool(self.mirror_axes),
+        )
 
     def noted(self, *notes: str) -> Plan:
         """The plan with further notes."""

@@ -263,6 +263,8 @@ def _fitted(draft: Plan, name: str, say: Callable[[str], None]) -> Plan:
         plan = _with_measured_finder(plan, limit, partial(measured, config=FINDER_CONFIG), say)
     plan = plan.decided(Decision("memory", f"{limit:.3g} GB on {settings.device}", why, "--memory-gb"))
     size_mb = weights_mb(network_of(plan), num_classes=len(plan.output_names))
+    if plan.largest_image_gb is not None and plan.largest_image_gb > limit:
+        plan = plan.noted(_large_images(plan.largest_image_gb, limit))
     return plan if size_mb <= ZOO_MB else plan.noted(_large_weights(size_mb))
 
 
@@ -289,6 +291,14 @@ def _with_measured_finder(
                 "more --memory-gb, or --finder no."
             )
         plan = replace(plan, finder=replace(finder, batch_size=finder.batch_size // 2))
+
+
+def _large_images(needed_gb: float, limit_gb: float) -> str:
+    return (
+        f"The largest image with all its classes will take about {needed_gb:.2g} GB while it is validated (and in "
+        f"inference by stock MONAI), more than {limit_gb:.3g} GB. Cut it, choose a coarser --spacing, or train without "
+        "validation (medimg3d train --set val_interval=N, N above the epochs); medimg3d predict works block by block."
+    )
 
 
 def _large_weights(size_mb: float) -> str:

@@ -137,6 +137,15 @@ def test_where_no_voxel_size_is_known_no_length_is_in_mm(study, tmp_path):
         assert ("as long in mm along every axis" in page) is is_known
 
 
+def test_a_largest_image_above_the_figure_is_warned_of(study, tmp_path, monkeypatch):
+    page = (plan(study, tmp_path / "small").bundle / "docs" / "plan.md").read_text()
+    assert "hold whole images with all classes: about 0.5 GB" in page
+    assert "while it is validated" not in page
+    monkeypatch.setattr("medimg3d.planning.plan.whole_image_gb", lambda *_, **__: 99.0)
+    page = (plan(study, tmp_path / "large").bundle / "docs" / "plan.md").read_text()
+    assert "will take about 99 GB while it is validated" in page
+
+
 def test_metadata_fit_our_schema(study, films, tmp_path):
     from importlib.resources import files
 
