@@ -6,7 +6,7 @@ nnU-Net runs from an environment of its own (--nnunet-python). The road has step
   convert          the datalist with its folds written down, and nnU-Net's raw folder of the same files
   preprocess       nnUNetv2_plan_and_preprocess
   plan             medimg3d plan
-  train            medimg3d train --minutes
+  train            medimg3d train --minutes; with --trained, a fold that medimg3d cross-validate trained, and its time
   train-nnunet     nnU-Net, for the wall time that medimg3d's training took (--match time), or for as many steps
                    (--match steps)
   train-again      medimg3d once more, for as many steps as nnU-Net took in equal time (--match their-steps): on a
@@ -30,7 +30,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -41,6 +40,16 @@ from typing import Any
 
 import nnunet_data as data
 import nnunet_scores
+from nnunet_command import (
+    PLANS,
+    PREPROCESSED,
+    TRAINER,
+    model_folder,
+    nnunet,
+    nnunet_environment,
+    nnunet_versions,
+    note_file,
+)
 from prediction_speed import machine_facts, rounded
 from process_tree import Watched, run_watched
 from run_all import append, put_into, read_lines
@@ -60,18 +69,9 @@ STEPS = (
 )  # fmt: skip
 THEIR_STEPS = "their-steps"
 MATCHES = ("time", "steps", THEIR_STEPS)
-TRAINER, PLANS = "BudgetTrainer", "nnUNetPlans"
-PREPROCESSED = "nnunet_preprocessed"
 NNUNET_PROCESSES = {"processes": 3, "sequential": 0}
 """Of nnU-Net's predictor: 3 that preprocess and 3 that write, as nnUNetv2_predict has it; or none."""
 
-NNUNET_PACKAGES = (
-    "nnunetv2",
-    "torch",
-    "batchgenerators",
-    "batchgeneratorsv2",
-    "dynamic-network-architectures",
-)
 SETTINGS = ("datalist", "fold", "cases", "device", "cores", "seed", "configuration", "channels")
 """What a work folder is begun with and keeps."""
 
@@ -111,6 +111,9 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--fold", type=int, default=0, help="that is held out")
     parser.add_argument("--minutes", type=float, default=60.0, help="of training, each side")
     parser.add_argument("--epochs", type=int, help="of medimg3d's training instead")
+    parser.add_argument(
+        "--trained", type=Path, help="fold_K of medimg3d cross-validate, instead of a training"
+    )
     parser.add_argument(
         "--match", default="time,steps", help="what is equal: time, steps, their-steps, or several in turn"
     )
@@ -269,17 +272,60 @@ def plan(given: argparse.Namespace) -> Found:
     of_step(given, "convert")
     bundle = given.work / "bundle"
     shutil.rmtree(bundle, ignore_errors=True)
+    if given.trained is not None:
+        copy_recipe(given.trained, bundle)
+        return {"seconds": None, "peak_memory_gb": None, **of_recipe(bundle)}
     done = medimg3d(given, "plan", given.work / data.DATALIST, "--out", bundle, "--device", given.device,
                     *given.plan.split())  # fmt: skip
+    return {**figures(done), **of_recipe(bundle)}
+
+
+def of_recipe(bundle: Path) -> Found:
+    """What a bundle trains, and on what."""
     recipe = read_json(bundle / "configs" / "train.json")
     chosen = {key: recipe.get(key) for key in ("window_size", "batch_size", "iterations_per_epoch")}
-    return {**figures(done), "network": recipe["network_def"].get("_target_"), **chosen}
+    return {"network": recipe["network_def"].get("_target_"), **chosen}
+
+
+def copy_recipe(trained: Path, bundle: Path) -> None:
+    """The bundle that a fold was trained by: all but what the training left."""
+    if not (trained / "docs" / "README.md").is_file():
+        raise SystemExit(
+            f"{trained} is no trained fold; expected fold_K of medimg3d cross-validate, at its end"
+        )
+    shutil.copytree(trained, bundle, ignore=shutil.ignore_patterns("training", "held_out", "models"))
 
 
 def train(given: argparse.Namespace) -> Found:
     """``medimg3d train``, going on where it was interrupted. Its preprocessing is part of it."""
+    if given.trained is not None:
+        return take_trained(given)
     length = ["--epochs", given.epochs] if given.epochs else ["--minutes", given.minutes]
     return train_bundle(given, "train", MATCHES[0], length)
+
+
+def take_trained(given: argparse.Namespace) -> Found:
+    """A fold that ``medimg3d cross-validate`` trained. It may have had fewer of the cores than nnU-Net will have."""
+    times, settings = (
+        read_json(given.trained / "training" / name) for name in ("times.json", "settings.json")
+    )
+    if settings.get("fold") != given.fold or times.get("training_s") is None or times["resumed"]:
+        raise SystemExit(
+            f"{given.trained}: expected a training of fold {given.fold} without interruption, and its time; "
+            f"found fold {settings.get('fold')}, {times or 'no times.json'}"
+        )
+    run = our_run(given, MATCHES[0])
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(given.trained, run)
+    seconds = {"seconds": times["training_s"], "peak_memory_gb": None, "was_interrupted": False}
+    return {**seconds, **of_run(run), "cache_gb": folder_bytes(run / "training" / "cache") / 1e9}
+
+
+def of_run(run: Path) -> Found:
+    """How long, and in what precision, a run was trained."""
+    settings = read_json(run / "training" / "settings.json")
+    steps = int(settings["epochs"]) * int(read_json(run / "configs" / "train.json")["iterations_per_epoch"])
+    return {"epochs": settings["epochs"], "steps": steps, "precision": settings["precision"]}
 
 
 def train_again(given: argparse.Namespace) -> Found:
@@ -300,13 +346,8 @@ def train_bundle(given: argparse.Namespace, kind: str, match: str, length: list[
     done = medimg3d(given, "train", given.work / "bundle", "--datalist", given.work / data.DATALIST, "--fold",
                     given.fold, "--out", run, "--cache", cache, "--seed", given.seed, "--resume", *length,
                     every_s=2.0, step=our_name("train", match))  # fmt: skip
-    settings = read_json(run / "training" / "settings.json")
-    recipe = read_json(run / "configs" / "train.json")
-    steps = int(settings["epochs"]) * int(recipe["iterations_per_epoch"])
-    return {
-        **figures(done), "was_interrupted": done.was_interrupted, "epochs": settings["epochs"], "steps": steps,
-        "precision": settings["precision"], "cache_gb": folder_bytes(cache) / 1e9,
-    }  # fmt: skip
+    return {**figures(done), "was_interrupted": done.was_interrupted, **of_run(run),
+            "cache_gb": folder_bytes(cache) / 1e9}  # fmt: skip
 
 
 def train_nnunet(given: argparse.Namespace, match: str) -> Found:
@@ -495,70 +536,6 @@ def medimg3d(
     step = step or name
     note = note_file(given, step) if name == "train" else None
     return run_watched(command, given.work / "logs" / f"{step}.log", every_s=every_s, note=note)
-
-
-def nnunet(
-    given: argparse.Namespace,
-    name: str,
-    command: str,
-    *options: object,
-    match: str = MATCHES[0],
-    every_s: float = 0.5,
-    more: dict[str, str] | None = None,
-) -> Watched:
-    """Run a command of nnU-Net's environment."""
-    program = given.nnunet_python.parent / command
-    if not program.is_file():
-        raise SystemExit(f"{program} does not exist; install nnunetv2 beside {given.nnunet_python}")
-    environment = nnunet_environment(given, match) | (more or {})
-    note = note_file(given, name) if name.startswith("train") else None
-    log = given.work / "logs" / f"{name}.log"
-    return run_watched([program, *options], log, environment=environment, every_s=every_s, note=note)
-
-
-def nnunet_environment(given: argparse.Namespace, match: str) -> dict[str, str]:
-    """Folders, and as many processes and threads as there are cores; all else is nnU-Net's default."""
-    folders = {
-        "nnUNet_raw": data.RAW,
-        "nnUNet_preprocessed": PREPROCESSED,
-        "nnUNet_results": f"nnunet_results_{match}",
-    }
-    for folder in folders.values():
-        (given.work / folder).mkdir(parents=True, exist_ok=True)
-    return {
-        **{name: str((given.work / folder).resolve()) for name, folder in folders.items()},
-        "nnUNet_extTrainer": str(HERE / "nnunet_trainer"),
-        "nnUNet_n_proc_DA": str(max(1, given.cores - 1)),
-        "nnUNet_def_n_proc": str(given.cores),
-        "OMP_NUM_THREADS": str(given.cores),
-        **({"nnUNet_compile": "f"} if given.device == "cpu" else {}),
-    }
-
-
-def nnunet_versions(given: argparse.Namespace) -> dict[str, str]:
-    """Of Python and of nnU-Net's packages, in its environment."""
-    code = (
-        "import json, platform; from importlib.metadata import version; "
-        f"print(json.dumps({{'python': platform.python_version()}} | {{p: version(p) for p in {NNUNET_PACKAGES!r}}}))"
-    )
-    told = subprocess.run(
-        [given.nnunet_python, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    found: dict[str, str] = json.loads(told)
-    return found
-
-
-def model_folder(given: argparse.Namespace, match: str) -> Path:
-    """Where nnU-Net keeps what it trained."""
-    name = f"{TRAINER}__{PLANS}__{given.configuration}"
-    return Path(given.work / f"nnunet_results_{match}" / data.DATASET / name)
-
-
-def note_file(given: argparse.Namespace, name: str) -> Path:
-    """Where a training keeps its time while it runs."""
-    folder = given.work / "steps"
-    folder.mkdir(parents=True, exist_ok=True)
-    return Path(folder / f"{name}.running")
 
 
 def folder_bytes(folder: Path) -> int:

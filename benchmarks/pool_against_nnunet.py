@@ -82,13 +82,19 @@ def pooled_line(folds: Sequence[argparse.Namespace], match: str, backend: str) -
     return {**rounded(line), **machine_facts(), "cores": first.cores, "begun": time.strftime("%Y-%m-%d")}
 
 
+def largest(values: Sequence[float | None]) -> float | None:
+    """The largest, or None where one was not measured (a fold that was trained before)."""
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
+
+
 def pooled_costs(folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Sums of times and steps, largest memory, [nnU-Net, medimg3d]; what is the same in all folds stays."""
     first = folds[0]
     same = ("batch_size", "patch_size", "nnunet_versions")
     return {
         **{key: [sum(side) for side in zip(*(fold[key] for fold in folds), strict=True)] for key in SUMMED},
-        **{key: [max(side) for side in zip(*(fold[key] for fold in folds), strict=True)] for key in LARGEST},
+        **{key: [largest(side) for side in zip(*(fold[key] for fold in folds), strict=True)] for key in LARGEST},
         **{key: first[key] for key in same},
         "was_interrupted": [
             any(side) for side in zip(*(fold["was_interrupted"] for fold in folds), strict=True)

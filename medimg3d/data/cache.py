@@ -33,6 +33,9 @@ from medimg3d.errors import DataError
 
 FORMAT = 2
 ENDING = ".gz"
+KEPT_BYTES = 128 * 2**20
+"""What a process keeps of entries that it has unpacked; unpacking costs more than augmenting a patch."""
+
 _ABANDONED_S = 3600.0
 _log = logging.getLogger(__name__)
 
@@ -44,13 +47,22 @@ class DiskCacheDataset(Dataset):
         data: Items (dictionaries) to transform; values that name files count by the files' content.
         transform: Deterministic transforms from an item to a dictionary of tensors, arrays and plain values.
         cache_dir: Folder of the entries; several data sets and processes may share it.
+        kept_bytes: Entries are kept unpacked in memory until they have this size, in each process that reads;
+            all others are unpacked at each reading. Every reading gives a copy of its own.
 
     Note:
         A cached ``MetaTensor`` keeps its affine and the metadata that JSON can hold, but not its record of
         applied transforms: invert with a pipeline that was not cached.
     """
 
-    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Any, cache_dir: Path | str) -> None:
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Any,
+        cache_dir: Path | str,
+        *,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
         self.data = list(data)
         self.transform = transform
         self.cache_dir = Path(cache_dir)
@@ -58,11 +70,23 @@ class DiskCacheDataset(Dataset):
         _remove_abandoned(self.cache_dir)
         settings = json.dumps([FORMAT, monai.__version__, describe_transform(transform)], sort_keys=True)
         self._keys = [_entry_key(settings, item) for item in self.data]
+        self._kept: dict[int, dict[str, Any]] = {}
+        self._room = kept_bytes
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index in self._kept:
+            return _copy(self._kept[index])
+        item = self._read(index)
+        size = sum(value.nbytes for value in item.values() if _is_array(value))
+        if size <= self._room:
+            self._room -= size
+            self._kept[index] = _copy(item)
+        return item
+
+    def _read(self, index: int) -> dict[str, Any]:
         entry = self.cache_dir / self._keys[index]
         if entry.is_dir():
             try:
@@ -138,7 +162,7 @@ def _write_entry(entry: Path, item: Mapping[str, Any]) -> None:
 
 
 def _write_value(folder: Path, name: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, (torch.Tensor, np.ndarray)):
+    if _is_array(value):
         array = value.numpy() if isinstance(value, torch.Tensor) else value
         packed = write_packed(folder / f"{name}{ENDING}", array)
         kind = (
@@ -165,6 +189,22 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(_is_plain(inner) for inner in value)
     return value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic))
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (torch.Tensor, np.ndarray))
+
+
+def _copy(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy whose arrays are its own, so that what is done to them in place does not reach the kept ones."""
+    return {
+        name: value.clone()
+        if isinstance(value, torch.Tensor)
+        else value.copy()
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in item.items()
+    }
 
 
 def _read_entry(entry: Path) -> dict[str, Any]:

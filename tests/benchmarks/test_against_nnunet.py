@@ -353,6 +353,48 @@ def test_where_medimg3d_takes_the_steps_of_nnunet_it_is_trained_again_and_nnunet
     ]
 
 
+@pytest.fixture
+def trained_fold(tmp_path):
+    """What cross-validate leaves of fold 1, as far as the comparison reads it."""
+    run = tmp_path / "cv" / "fold_1"
+    recipe = {"window_size": [8], "batch_size": 2, "iterations_per_epoch": 10, "network_def": {"_target_": "UNet"}}
+    contents = {
+        "configs/train.json": recipe,
+        "training/settings.json": {"fold": 1, "epochs": 7, "precision": "bfloat16"},
+        "training/times.json": {"training_s": 60.5, "resumed": False},
+        "training/cache/x": {},
+        "docs/README.md": {},
+        "held_out/summary.json": {},
+    }
+    for name, content in contents.items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(json.dumps(content))
+    return run
+
+
+def test_a_trained_fold_of_a_cross_validation_counts_with_its_time_and_steps(tmp_path, trained_fold):
+    given = _arguments(tmp_path, "--fold", "1", "--trained", str(trained_fold))
+    against_nnunet.step_file(given, "convert").parent.mkdir(parents=True)
+    against_nnunet.step_file(given, "convert").write_text("{}")
+    planned, trained = against_nnunet.plan(given), against_nnunet.train(given)
+    assert planned["network"] == "UNet" and planned["seconds"] is None
+    assert (given.work / "bundle" / "configs").is_dir() and not (given.work / "bundle" / "training").exists()
+    assert (trained["seconds"], trained["steps"], trained["cache_gb"]) == (60.5, 70, 2 / 1e9)
+    assert (given.work / "run" / "held_out").is_dir()
+
+
+@pytest.mark.parametrize("times", [{"training_s": 60.5, "resumed": True}, None])
+def test_a_trained_fold_without_a_whole_time_is_refused(tmp_path, trained_fold, times):
+    (trained_fold / "training" / "times.json").write_text(json.dumps(times))
+    with pytest.raises(SystemExit, match="without interruption"):
+        against_nnunet.train(_arguments(tmp_path, "--fold", "1", "--trained", str(trained_fold)))
+
+
+def test_a_trained_fold_of_another_number_is_refused(tmp_path, trained_fold):
+    with pytest.raises(SystemExit, match="expected a training of fold 0"):
+        against_nnunet.train(_arguments(tmp_path, "--fold", "0", "--trained", str(trained_fold)))
+
+
 def test_medimg3d_is_trained_again_for_at_most_2_percent_fewer_steps_than_nnunet_took(tmp_path, monkeypatch):
     given = _arguments(tmp_path, "--match", "their-steps")
     asked = []

@@ -17,6 +17,7 @@ from monai.transforms import (
     RandFlipd,
 )
 
+from medimg3d.data import cache
 from medimg3d.data.cache import DiskCacheDataset, describe_transform
 from medimg3d.errors import DataError
 
@@ -95,6 +96,23 @@ def test_a_change_to_a_read_item_stays_out_of_the_cache(tmp_path, cases):
     before = dataset[0]["image"].clone()
     dataset[0]["image"].fill_(0)
     assert torch.equal(dataset[0]["image"], before)
+
+
+def test_kept_entries_are_unpacked_once_and_others_each_time(tmp_path, cases, monkeypatch):
+    unpacked = []
+    read = cache._read_entry
+    monkeypatch.setattr(cache, "_read_entry", lambda entry: (unpacked.append(entry.name), read(entry))[1])
+    size = sum(value.nbytes for value in read_item(cases, tmp_path).values())
+    unpacked.clear()
+    dataset = DiskCacheDataset(cases, pipeline(), tmp_path / "cache", kept_bytes=size + size // 2)
+    rounds = [[dataset[index] for index in (0, 1)] for _ in range(3)]
+    assert [unpacked.count(key) for key in dataset._keys] == [1, 3]
+    for first, again in zip(rounds[0], rounds[2], strict=True):
+        assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def read_item(cases, tmp_path):
+    return DiskCacheDataset(cases, pipeline(), tmp_path / "cache")[0]
 
 
 def test_random_transforms_are_refused(tmp_path, cases):
