@@ -94,7 +94,10 @@ def pooled_costs(folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     same = ("batch_size", "patch_size", "nnunet_versions")
     return {
         **{key: [sum(side) for side in zip(*(fold[key] for fold in folds), strict=True)] for key in SUMMED},
-        **{key: [largest(side) for side in zip(*(fold[key] for fold in folds), strict=True)] for key in LARGEST},
+        **{
+            key: [largest(side) for side in zip(*(fold[key] for fold in folds), strict=True)]
+            for key in LARGEST
+        },
         **{key: first[key] for key in same},
         "was_interrupted": [
             any(side) for side in zip(*(fold["was_interrupted"] for fold in folds), strict=True)

@@ -9,20 +9,24 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["largest", "min_volume", "fill"]
-KINDS: tuple[Kind, ...] = ("min_volume", "largest", "fill")
+Kind = Literal["together", "largest", "min_volume", "fill"]
+KINDS: tuple[Kind, ...] = ("together", "min_volume", "largest", "fill")
+ALL_LABELS = 0
+"""Stands for all labels of a map but the background."""
+
 MIN_VOLUMES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 """Least volumes that are tried, in mm³: fixed before any case is seen."""
 
 
 @dataclass(frozen=True)
 class LabelRule:
-    """One rule for one label.
+    """One rule for one label, or for all of them taken together.
 
     Attributes:
         kind: ``"largest"`` keeps the largest connected component, ``"min_volume"`` removes smaller ones,
-            ``"fill"`` fills what the label encloses, be it background or another label.
-        label: The label.
+            ``"fill"`` fills what the label encloses, be it background or another label; ``"together"`` keeps the
+            largest connected component of all labels as one.
+        label: The label; with ``"together"`` :data:`ALL_LABELS`.
         min_volume: With ``"min_volume"``: least volume that stays, in mm³ (voxels where no size is known).
 
     Raises:
@@ -36,7 +40,8 @@ class LabelRule:
     def __post_init__(self) -> None:
         if (
             self.kind not in KINDS
-            or self.label < 1
+            or (self.label == ALL_LABELS) != (self.kind == "together")
+            or self.label < 0
             or (self.min_volume is not None) != (self.kind == "min_volume")
         ):
             raise ValueError(f"got {self!r}; expected one of {', '.join(KINDS)}, a label from 1, its volume")
@@ -67,6 +72,7 @@ class LabelRule:
         unit = "mm³" if has_voxel_size else "mm³ by the headers' voxel size, which is not the true one"
         name = class_names.get(self.label, f"label {self.label}")
         return {
+            "together": "all structures as one: keep the largest connected component",
             "largest": f"{name}: keep the largest connected component",
             "min_volume": f"{name}: remove components below {self.min_volume or 0:g} {unit}",
             "fill": f"{name}: fill what it encloses",
@@ -78,6 +84,13 @@ class LabelRule:
         Args:
             package: The bundle's own package, which carries what MONAI lacks.
         """
+        if self.kind == "together":
+            return {
+                "_target_": "KeepLargestConnectedComponentd",
+                "keys": "pred",
+                "is_onehot": False,
+                "independent": False,
+            }
         if self.kind == "largest":
             return {
                 "_target_": "KeepLargestConnectedComponentd",
@@ -97,12 +110,13 @@ class LabelRule:
     @property
     def needs_skimage(self) -> bool:
         """Whether MONAI needs scikit-image for it."""
-        return self.kind == "largest"
+        return self.kind in ("largest", "together")
 
 
 def tried_rules(labels: Sequence[int]) -> list[LabelRule]:
-    """Every rule that is tried for the labels."""
-    return [
+    """Every rule that is tried for the labels; of all together where there are several."""
+    together = [LabelRule("together", ALL_LABELS)] if len(labels) > 1 else []
+    return together + [
         rule
         for label in labels
         for rule in (
@@ -114,7 +128,7 @@ def tried_rules(labels: Sequence[int]) -> list[LabelRule]:
 
 
 def in_order(rules: Sequence[LabelRule]) -> tuple[LabelRule, ...]:
-    """The rules in the order they are applied in: components are removed before holes are filled."""
+    """The rules in the order they are applied in: of all labels first, components before holes."""
     return tuple(sorted(rules, key=lambda rule: (KINDS.index(rule.kind), rule.label)))
 
 
@@ -159,6 +173,7 @@ def _transformed(
     from medimg3d.transforms.small_components import RemoveSmallComponentsd
 
     kinds: dict[str, Any] = {
+        "together": KeepLargestConnectedComponentd,
         "largest": KeepLargestConnectedComponentd,
         "fill": FillHolesd,
         "min_volume": RemoveSmallComponentsd,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from medimg3d.bundle.label_rules import LabelRule, in_order, tried_rules
+from medimg3d.bundle.label_rules import ALL_LABELS, LabelRule, in_order, tried_rules
 from medimg3d.stats.bootstrap import Interval, bootstrap_mean
 
 RAW = ""
@@ -143,9 +144,11 @@ def choose(
         raise ValueError("scores must hold at least one case, got none")
     candidate, gains = _candidate(scores, level)
     rules: list[tuple[float, LabelRule]] = []
-    for label in labels:
-        for kinds in (("min_volume", "largest"), ("fill",)):
-            tried = [rule for rule in tried_rules([label]) if rule.kind in kinds]
+    every = tried_rules(labels)
+    groups = [(ALL_LABELS, ("together",)), *product(labels, (("min_volume", "largest"), ("fill",)))]
+    for label, kinds in groups:
+        tried = [rule for rule in every if rule.label == label and rule.kind in kinds]
+        if tried:
             weighed = [(rule, _rule_gain(scores, candidate, rule, level)) for rule in tried]
             gains += [gain for _, gain in weighed if gain.interval.mean > 0]
             sure = [(gain.interval.mean, rule) for rule, gain in weighed if gain.is_sure]

@@ -84,7 +84,9 @@ class HeldOutScores:
     def _case(self, name: str) -> CaseScore:
         file = self.folder / f"{name}.json"
         if file.is_file():
-            return CaseScore.from_json(json.loads(file.read_text(encoding="utf-8")))
+            score = CaseScore.from_json(json.loads(file.read_text(encoding="utf-8")))
+            if self._is_whole(score):
+                return score
         case = next(iter(self.found.values())).cases[name]
         truth = self._truth(name)
         dice = {candidate: self._by_rule(candidate, name, truth) for candidate in self.candidates}
@@ -96,6 +98,11 @@ class HeldOutScores:
         score = CaseScore(name, case.fold, case.patient, dice, doubt)
         write_json(score.as_json(), file)
         return score
+
+    def _is_whole(self, score: CaseScore) -> bool:
+        """Whether every candidate and rule is in it; an earlier version may have tried fewer."""
+        keys = {RAW, *(rule.key for rule in tried_rules(self.cleaned))}
+        return all(keys <= set(score.dice.get(candidate, {})) for candidate in self.candidates)
 
     def _truth(self, case: str) -> LabelMap:
         return read_label_map(next(iter(self.found.values())).cases[case].label)

@@ -357,7 +357,12 @@ def test_where_medimg3d_takes_the_steps_of_nnunet_it_is_trained_again_and_nnunet
 def trained_fold(tmp_path):
     """What cross-validate leaves of fold 1, as far as the comparison reads it."""
     run = tmp_path / "cv" / "fold_1"
-    recipe = {"window_size": [8], "batch_size": 2, "iterations_per_epoch": 10, "network_def": {"_target_": "UNet"}}
+    recipe = {
+        "window_size": [8],
+        "batch_size": 2,
+        "iterations_per_epoch": 10,
+        "network_def": {"_target_": "UNet"},
+    }
     contents = {
         "configs/train.json": recipe,
         "training/settings.json": {"fold": 1, "epochs": 7, "precision": "bfloat16"},
@@ -377,8 +382,10 @@ def test_a_trained_fold_of_a_cross_validation_counts_with_its_time_and_steps(tmp
     against_nnunet.step_file(given, "convert").parent.mkdir(parents=True)
     against_nnunet.step_file(given, "convert").write_text("{}")
     planned, trained = against_nnunet.plan(given), against_nnunet.train(given)
-    assert planned["network"] == "UNet" and planned["seconds"] is None
-    assert (given.work / "bundle" / "configs").is_dir() and not (given.work / "bundle" / "training").exists()
+    assert planned["network"] == "UNet"
+    assert planned["seconds"] is None
+    assert (given.work / "bundle" / "configs").is_dir()
+    assert not (given.work / "bundle" / "training").exists()
     assert (trained["seconds"], trained["steps"], trained["cache_gb"]) == (60.5, 70, 2 / 1e9)
     assert (given.work / "run" / "held_out").is_dir()
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medimg3d.bundle.label_rules import LabelRule, apply_rules, in_order, tried_rules
+from medimg3d.bundle.label_rules import ALL_LABELS, LabelRule, apply_rules, in_order, tried_rules
 
 
 def ring_and_islands() -> np.ndarray:
@@ -17,6 +17,21 @@ def test_the_largest_component_stays():
     cleaned = apply_rules(ring_and_islands(), [LabelRule("largest", 1)])
     assert (cleaned == 1).sum() == 26
     assert cleaned[10, 10, 3] == 0
+
+
+def test_of_all_labels_as_one_the_largest_component_stays():
+    labels = ring_and_islands()
+    labels[2, 2, 2] = 2  # inside the largest component of 1
+    labels[9, 9:11, 3] = 2  # one component with the lone voxel of 1, and as large in itself as the other
+    cleaned = apply_rules(labels, [LabelRule("together", ALL_LABELS)])
+    assert ((cleaned == 1).sum(), (cleaned == 2).sum(), cleaned[2, 2, 2]) == (26, 1, 2)
+    alone = apply_rules(labels, [LabelRule("largest", 2)])
+    assert alone[2, 2, 2] == 0
+    assert (alone == 2).sum() == 2
+
+
+def test_one_label_is_not_tried_as_all_of_them():
+    assert ALL_LABELS not in {rule.label for rule in tried_rules([1])}
 
 
 def test_a_hole_is_filled():
@@ -60,7 +75,7 @@ def test_the_map_given_and_its_type_stay():
 def test_a_rule_survives_json_and_has_a_key_of_its_own():
     rules = tried_rules([1, 2])
     assert [LabelRule.from_json(rule.as_json()) for rule in rules] == rules
-    assert len({rule.key for rule in rules}) == len(rules) == 16
+    assert len({rule.key for rule in rules}) == len(rules) == 17
 
 
 def test_a_rule_says_what_it_does():
@@ -68,7 +83,9 @@ def test_a_rule_says_what_it_does():
     assert words == "rear: remove components below 30 mm³"
 
 
-@pytest.mark.parametrize("rule", [("largest", 0, None), ("fill", 1, 3.0), ("min_volume", 1, None)])
+@pytest.mark.parametrize(
+    "rule", [("largest", 0, None), ("fill", 1, 3.0), ("min_volume", 1, None), ("together", 1, None)]
+)
 def test_rules_that_make_no_sense_are_refused(rule):
     with pytest.raises(ValueError, match="expected one of"):
         LabelRule(*rule)

@@ -150,7 +150,7 @@ class StopError(Exception):
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (ensemble_scores, "tried_rules", 3),
+        (ensemble_scores, "check_same_grid", 3),
         (module, "choose", 2),
         (module, "write_label_nifti", 3),
         (module, "evaluate", 1),
@@ -201,7 +201,7 @@ def test_a_killed_run_keeps_the_scores_and_is_no_bundle(cv, made, tmp_path, monk
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (out / "configs").exists()
-    monkeypatch.setattr(ensemble_scores, "tried_rules", pytest.fail)  # every case is scored
+    monkeypatch.setattr(ensemble_scores, "check_same_grid", pytest.fail)  # every case is scored
     assert ensemble([cv], out).summary == made.summary
 
 

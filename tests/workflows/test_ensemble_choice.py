@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from medimg3d.bundle.label_rules import LabelRule, tried_rules
+from medimg3d.bundle.label_rules import ALL_LABELS, LabelRule, tried_rules
 from medimg3d.workflows.ensemble_choice import CaseScore, choose
 
 NEVER = pytest.fail
@@ -49,6 +49,19 @@ def test_a_combination_is_taken_only_if_it_surely_gains():
 def test_a_rule_that_helps_every_case_is_taken():
     scores = [score(n, {"a": 0.8}, {"1:largest": 0.01 + 0.001 * n}) for n in range(10)]
     assert choose(scores, [1], NEVER).rules == (LabelRule("largest", 1),)
+
+
+def test_all_labels_as_one_are_cleaned_before_each_label():
+    keys = ["", *(rule.key for rule in tried_rules([1, 2]))]
+    gains = {"0:together": 0.02, "2:largest": 0.01}
+    scores = [
+        CaseScore(
+            f"case {n}", 0, None, {"a": {key: dict.fromkeys((1, 2), 0.8 + gains.get(key, 0)) for key in keys}}
+        )
+        for n in range(10)
+    ]
+    rules = choose(scores, [1, 2], summed).rules
+    assert rules == (LabelRule("together", ALL_LABELS), LabelRule("largest", 2))
 
 
 def test_a_rule_that_helps_on_average_but_not_surely_is_left():
