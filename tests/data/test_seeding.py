@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader
-from monai.transforms import Compose, RandFlipd, RandGaussianNoised
+from monai.data import DataLoader, MetaTensor, get_track_meta
+from monai.transforms import Compose, Lambdad, OneOf, RandFlipd, RandGaussianNoised, RandScaleIntensityd
 
 from medimg3d.data.seeding import EpochSampler, SeededDataset, SeededViews
 
@@ -85,3 +85,37 @@ def test_two_views_of_an_image_differ_and_come_again_for_the_same_key():
     assert not torch.equal(first[0], first[1])
     assert torch.equal(first, views[(2, 0)]["image"])
     assert not torch.equal(first, views[(3, 0)]["image"])
+
+
+@pytest.mark.parametrize("nested", [OneOf, Compose])
+def test_transforms_inside_others_are_seeded_too(nested):
+    inner = [
+        RandGaussianNoised("image", prob=1.0, std=1.0),
+        RandScaleIntensityd("image", factors=0.9, prob=1.0),
+    ]
+    one, other = (SeededDataset(CASES, whole) for whole in (nested(inner), Compose([nested(inner)])))
+    for dataset in (one, other):
+        first = [dataset[(1, index)]["image"].clone() for index in range(6)]
+        again = [dataset[(1, index)]["image"] for index in reversed(range(6))]
+        assert all(torch.equal(a, b) for a, b in zip(first, reversed(again), strict=True))
+
+
+def test_images_without_metadata_are_given_none_and_others_keep_theirs():
+    kinds = []
+    transform = Compose(
+        [RandFlipd("image", prob=1.0), Lambdad("image", lambda x: kinds.append(type(x)) or x)]
+    )
+    plain = {"image": torch.ones(1, 2, 2), "indices": MetaTensor(torch.arange(3))}
+    SeededDataset([plain, {"image": MetaTensor(torch.ones(1, 2, 2))}], transform)[0]
+    SeededDataset([plain, {"image": MetaTensor(torch.ones(1, 2, 2))}], transform)[1]
+    assert kinds == [torch.Tensor, MetaTensor]
+    assert get_track_meta()
+
+
+def test_the_setting_of_metadata_comes_back_after_an_error():
+    def fail(_):
+        raise KeyError("x")
+
+    with pytest.raises(RuntimeError):
+        SeededDataset(CASES, Compose([Lambdad("image", fail)]))[0]
+    assert get_track_meta()

@@ -1,5 +1,5 @@
 # Copied from medimg3d/data/seeding.py; do not edit here.
-# Source sha256: 14dfe586011f016b218287dafe8231e9263b99f8694d25720eff9ac7e26310a1
+# Source sha256: 3f60876ba4caab3ca78b42ef6179027fb3c9709742111834f7c016214327a75a
 """Random numbers that depend on (seed, epoch, index) alone.
 
 MONAI's random transforms carry a generator whose state depends on everything drawn before, on the worker
@@ -12,11 +12,13 @@ Bundles carry a copy of this file: it imports nothing of medimg3d.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose
+from monai.data import MetaTensor, get_track_meta, set_track_meta
+from monai.transforms import Compose, Randomizable
 from torch.utils.data import Dataset, DistributedSampler
 
 
@@ -85,15 +87,31 @@ class SeededDataset(Dataset):
         self.dataset = dataset
         self.transform = transform if isinstance(transform, Compose) else Compose(transform)
         self.seed = int(seed)
+        self._random = [one for one in self.transform.transforms if isinstance(one, Randomizable)]
+        self._generators = [np.random.RandomState(0) for _ in self._random]
+        self._own = np.random.RandomState(0)  # of a Compose that draws itself, as OneOf does
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, key: tuple[int, int] | int) -> Any:
+        return self.drawn(key, views=1)[0]
+
+    def drawn(self, key: tuple[int, int] | int, views: int) -> list[Any]:
+        """The sample of ``(epoch, index)``, transformed anew for each view."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        state = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
-        self.transform.set_random_state(seed=int(state))
-        return self.transform(dict(self.dataset[index]))
+        states = np.random.SeedSequence([self.seed, epoch, index]).generate_state(views)
+        return [self._transformed(np.random.SeedSequence(int(state)), index) for state in states]
+
+    def _transformed(self, sequence: np.random.SeedSequence, index: int) -> Any:
+        """Each transform with its own generator. Those are kept: to make one takes as long as to seed a hundred."""
+        own, *seeds = sequence.generate_state(1 + len(self._random))
+        self._own.seed(int(own))
+        self.transform.R = self._own
+        for one, generator, seed in zip(self._random, self._generators, seeds, strict=True):
+            generator.seed(int(seed))
+            one.set_random_state(state=generator)
+        return transformed(self.transform, dict(self.dataset[index]))
 
 
 class SeededViews(SeededDataset):
@@ -103,10 +121,24 @@ class SeededViews(SeededDataset):
     """
 
     def __getitem__(self, key: tuple[int, int] | int) -> Any:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        states = np.random.SeedSequence([self.seed, epoch, index]).generate_state(2)
-        views = []
-        for state in states:
-            self.transform.set_random_state(seed=int(state))
-            views.append(torch.as_tensor(self.transform(dict(self.dataset[index]))["image"]))
+        views = [torch.as_tensor(view["image"]) for view in self.drawn(key, views=2)]
         return {"image": torch.stack(views), "label": 0}
+
+
+def transformed(transform: Compose, item: dict[str, Any]) -> Any:
+    """Transform an item. Images without metadata are given none in between: to write it costs more than to augment."""
+    if any(isinstance(value, MetaTensor) and value.ndim > 1 for value in item.values()):  # lists of voxels have one
+        return transform(item)
+    with without_metadata():
+        return transform(item)
+
+
+@contextmanager
+def without_metadata() -> Iterator[None]:
+    """MONAI's transforms make plain tensors, not ``MetaTensor``."""
+    before = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(before)
