@@ -73,6 +73,7 @@ NNUNET_PROCESSES = {"processes": 3, "sequential": 0}
 """Of nnU-Net's predictor: 3 that preprocess and 3 that write, as nnUNetv2_predict has it; or none."""
 
 SETTINGS = ("datalist", "fold", "cases", "device", "cores", "seed", "configuration", "channels")
+PATHS = ("datalist", "trained")
 """What a work folder is begun with and keeps."""
 
 Found = dict[str, Any]
@@ -155,10 +156,11 @@ def check_lists(parser: argparse.ArgumentParser, given: argparse.Namespace) -> N
 
 def keep_settings(given: argparse.Namespace) -> None:
     """Write down what the work folder is begun with; refuse another thing later."""
-    now = {name: getattr(given, name) for name in SETTINGS} | {"datalist": str(given.datalist.resolve())}
+    paths = {name: path and str(path.resolve()) for name in PATHS for path in [getattr(given, name)]}
+    now = {name: getattr(given, name) for name in SETTINGS} | paths
     file = given.work / "settings.json"
     begun = read_json(file)
-    other = [name for name in SETTINGS if begun and begun.get(name) != now[name]]
+    other = [name for name in now if begun and begun.get(name) != now[name]]
     if other:
         raise SystemExit(
             f"{given.work} was begun with --{other[0]} {begun.get(other[0])}, not {now[other[0]]}; give the same, or "
@@ -309,6 +311,11 @@ def take_trained(given: argparse.Namespace) -> Found:
     times, settings = (
         read_json(given.trained / "training" / name) for name in ("times.json", "settings.json")
     )
+    if settings.get("seed") != given.seed or given.cases is not None:
+        raise SystemExit(
+            f"{given.trained} was trained with seed {settings.get('seed')} on all cases; expected --seed "
+            f"{given.seed} and no --cases"
+        )
     if settings.get("fold") != given.fold or times.get("training_s") is None or times["resumed"]:
         raise SystemExit(
             f"{given.trained}: expected a training of fold {given.fold} without interruption, and its time; "
@@ -318,7 +325,8 @@ def take_trained(given: argparse.Namespace) -> Found:
     shutil.rmtree(run, ignore_errors=True)
     shutil.copytree(given.trained, run)
     seconds = {"seconds": times["training_s"], "peak_memory_gb": None, "was_interrupted": False}
-    return {**seconds, **of_run(run), "cache_gb": folder_bytes(run / "training" / "cache") / 1e9}
+    cache = run / "training" / "cache"  # elsewhere with cross-validate --cache
+    return {**seconds, **of_run(run), "cache_gb": folder_bytes(cache) / 1e9 if cache.is_dir() else None}
 
 
 def of_run(run: Path) -> Found:
@@ -510,6 +518,11 @@ def scores_of(given: argparse.Namespace, predicted: str) -> nnunet_scores.Scores
         case, reason = next(iter(result.rejected.items()))
         raise SystemExit(
             f"{predicted}: {len(result.rejected)} cases could not be scored; the first, {case}: {reason}"
+        )
+    seen = result.summary["seen_in_training"].get("cases")
+    if seen:
+        raise SystemExit(
+            f"{predicted}: trained on {seen}; expected held-out cases only (--trained of another split?)"
         )
     return result.scores
 

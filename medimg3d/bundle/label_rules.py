@@ -44,7 +44,9 @@ class LabelRule:
             or self.label < 0
             or (self.min_volume is not None) != (self.kind == "min_volume")
         ):
-            raise ValueError(f"got {self!r}; expected one of {', '.join(KINDS)}, a label from 1, its volume")
+            raise ValueError(
+                f"got {self!r}; expected one of {', '.join(KINDS)}, a label from 1 (0 with together), its volume"
+            )
 
     @property
     def key(self) -> str:
@@ -85,12 +87,7 @@ class LabelRule:
             package: The bundle's own package, which carries what MONAI lacks.
         """
         if self.kind == "together":
-            return {
-                "_target_": "KeepLargestConnectedComponentd",
-                "keys": "pred",
-                "is_onehot": False,
-                "independent": False,
-            }
+            return {"_target_": f"{package}.small_components.KeepLargestTogetherd", "keys": "pred"}
         if self.kind == "largest":
             return {
                 "_target_": "KeepLargestConnectedComponentd",
@@ -110,7 +107,12 @@ class LabelRule:
     @property
     def needs_skimage(self) -> bool:
         """Whether MONAI needs scikit-image for it."""
-        return self.kind in ("largest", "together")
+        return self.kind == "largest"
+
+    @property
+    def needs_own(self) -> bool:
+        """Whether it is a transform that the bundle carries."""
+        return self.kind in ("min_volume", "together")
 
 
 def tried_rules(labels: Sequence[int]) -> list[LabelRule]:
@@ -170,10 +172,10 @@ def _transformed(
     from monai.data import MetaTensor
     from monai.transforms import Compose, FillHolesd, KeepLargestConnectedComponentd
 
-    from medimg3d.transforms.small_components import RemoveSmallComponentsd
+    from medimg3d.transforms.small_components import KeepLargestTogetherd, RemoveSmallComponentsd
 
     kinds: dict[str, Any] = {
-        "together": KeepLargestConnectedComponentd,
+        "together": KeepLargestTogetherd,
         "largest": KeepLargestConnectedComponentd,
         "fill": FillHolesd,
         "min_volume": RemoveSmallComponentsd,

@@ -9,6 +9,7 @@ pickles; here the arrays are compressed files beside one JSON file.
 
 from __future__ import annotations
 
+import copy
 import enum
 import hashlib
 import json
@@ -196,13 +197,9 @@ def _is_array(value: Any) -> bool:
 
 
 def _copy(item: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy whose arrays are its own, so that what is done to them in place does not reach the kept ones."""
+    """A copy of its own, so that what is done to them in place does not reach the kept ones."""
     return {
-        name: value.clone()
-        if isinstance(value, torch.Tensor)
-        else value.copy()
-        if isinstance(value, np.ndarray)
-        else value
+        name: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
         for name, value in item.items()
     }
 

@@ -75,6 +75,11 @@ class EpochSampler(DistributedSampler):
 class SeededDataset(Dataset):
     """Applies random transforms that were reseeded by (seed, epoch, index).
 
+    Images that come without metadata are given none in between, which costs more than to augment them; lazy
+    transforms need it, for they write down in it what is to be done.
+
+    Not for several threads at once: generators and MONAI's setting of metadata are shared within a process.
+
     Args:
         dataset: Gives the deterministic part of each sample (a ``CacheDataset``, say).
         transform: Random transforms; a ``Compose`` is made of a sequence.
@@ -85,6 +90,9 @@ class SeededDataset(Dataset):
         self.dataset = dataset
         self.transform = transform if isinstance(transform, Compose) else Compose(transform)
         self.seed = int(seed)
+        self._is_lazy = self.transform.lazy is not False or any(
+            getattr(one, "lazy", False) for one in self.transform.flatten().transforms
+        )
         self._random = [one for one in self.transform.transforms if isinstance(one, Randomizable)]
         self._generators = [np.random.RandomState(0) for _ in self._random]
         self._own = np.random.RandomState(0)  # of a Compose that draws itself, as OneOf does
@@ -109,7 +117,11 @@ class SeededDataset(Dataset):
         for one, generator, seed in zip(self._random, self._generators, seeds, strict=True):
             generator.seed(int(seed))
             one.set_random_state(state=generator)
-        return transformed(self.transform, dict(self.dataset[index]))
+        item = dict(self.dataset[index])
+        if self._is_lazy or has_metadata(item):
+            return self.transform(item)
+        with without_metadata():
+            return self.transform(item)
 
 
 class SeededViews(SeededDataset):
@@ -123,14 +135,9 @@ class SeededViews(SeededDataset):
         return {"image": torch.stack(views), "label": 0}
 
 
-def transformed(transform: Compose, item: dict[str, Any]) -> Any:
-    """Transform an item. Images without metadata are given none in between: to write it costs more than to augment."""
-    if any(
-        isinstance(value, MetaTensor) and value.ndim > 1 for value in item.values()
-    ):  # lists of voxels have one
-        return transform(item)
-    with without_metadata():
-        return transform(item)
+def has_metadata(item: dict[str, Any]) -> bool:
+    """Whether one of the images has; a list of voxels, of one axis, is none."""
+    return any(isinstance(value, MetaTensor) and value.ndim > 1 for value in item.values())
 
 
 @contextmanager

@@ -301,7 +301,8 @@ def _memory_lines(plan: Plan) -> list[str]:
         *lines,
         "",
         "Training is a step with its optimizer and the averaged weights. Processes that load images and, with stock "
-        "MONAI, the prepared images kept in memory come on top; `medimg3d train` keeps those on disk.",
+        "MONAI, the prepared images kept in memory come on top; `medimg3d train` keeps those on disk, and up to "
+        "128 MiB of them in each of its loading processes.",
         *_whole_image_lines(plan),
     ]
 

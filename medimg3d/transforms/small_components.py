@@ -1,7 +1,7 @@
-"""Removes small islands of one label from a label map.
+"""Removes islands from a label map: small ones of one label, or all but the largest of the labels taken as one.
 
 MONAI's ``RemoveSmallObjectsd`` takes all voxels of a label for one object in a map of several labels, and one size
-for all labels.
+for all labels. Its ``KeepLargestConnectedComponentd`` of several labels as one takes a byte a voxel and label.
 
 Bundles carry a copy of this file: it imports nothing of medimg3d.
 """
@@ -48,20 +48,54 @@ class RemoveSmallComponentsd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             image = result[key]
-            tensor = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
-            small = self._small(tensor[0].cpu().numpy(), _voxel_volume(image))
-            cleaned = tensor.clone()
-            cleaned[0][torch.from_numpy(small).to(tensor.device)] = 0
-            result[key] = MetaTensor(cleaned, meta=image.meta) if isinstance(image, MetaTensor) else cleaned
+            result[key] = _emptied(image, self._small(_labels(image), _voxel_volume(image)))
         return result
 
     def _small(self, labels: NDArray[Any], voxel_volume: float) -> NDArray[np.bool_]:
-        structure = ndimage.generate_binary_structure(labels.ndim, labels.ndim)
-        components, _ = ndimage.label(labels == self.label, structure=structure)
+        components = _components(labels == self.label)
         volumes = np.bincount(components.ravel()) * voxel_volume
         is_small = volumes < self.min_volume * (1 - 1e-9)
         is_small[0] = False
         return np.asarray(is_small[components], dtype=np.bool_)
+
+
+class KeepLargestTogetherd(MapTransform):
+    """Sets all to 0 but the largest connected component of what is not 0, whatever its labels.
+
+    Args:
+        keys: Label maps, shape (1, I, J[, K]). Voxels touching at a corner are connected.
+        allow_missing_keys: As in MONAI.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same with the islands removed, type and geometry kept."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            components = _components(_labels(result[key]) != 0)
+            sizes = np.bincount(components.ravel())
+            sizes[0] = 0
+            islands = (components != sizes.argmax()) & (components != 0)
+            result[key] = _emptied(result[key], islands)
+        return result
+
+
+def _labels(image: Any) -> NDArray[Any]:
+    tensor = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+    return np.asarray(tensor[0].cpu().numpy())
+
+
+def _components(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    structure = ndimage.generate_binary_structure(mask.ndim, mask.ndim)
+    components, _ = ndimage.label(mask, structure=structure)
+    return np.asarray(components)
+
+
+def _emptied(image: Any, where: NDArray[np.bool_]) -> Any:
+    """A copy of the label map with 0 at some voxels, with its geometry."""
+    tensor = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+    cleaned = tensor.clone()
+    cleaned[0][torch.from_numpy(where).to(tensor.device)] = 0
+    return MetaTensor(cleaned, meta=image.meta) if isinstance(image, MetaTensor) else cleaned
 
 
 def _voxel_volume(image: Any) -> float:

@@ -88,7 +88,10 @@ def export_ensemble(
     }
     finders = _write_finders(parts, draft)
     _write_configs(bundle, parts, members, sha256, rules, package, out.name, finders)
-    for name in ("ensemble_inferer.py", *(["small_components.py"] if _needs_own(rules) else [])):
+    for name in (
+        "ensemble_inferer.py",
+        *(["small_components.py"] if any(rule.needs_own for rule in rules) else []),
+    ):
         write_text(draft / package / name, carried_text(name))
     if not (draft / package / "__init__.py").is_file():
         note = '"""Code of medimg3d that this bundle carries: it runs without medimg3d installed."""\n'
@@ -215,10 +218,6 @@ def _metadata(
     if packages:
         metadata["required_packages_version"] = packages
     return metadata
-
-
-def _needs_own(rules: Sequence[LabelRule]) -> bool:
-    return any(rule.kind == "min_volume" for rule in rules)
 
 
 def _package(root: Path, out: Path) -> str:

@@ -365,7 +365,7 @@ def trained_fold(tmp_path):
     }
     contents = {
         "configs/train.json": recipe,
-        "training/settings.json": {"fold": 1, "epochs": 7, "precision": "bfloat16"},
+        "training/settings.json": {"fold": 1, "seed": 0, "epochs": 7, "precision": "bfloat16"},
         "training/times.json": {"training_s": 60.5, "resumed": False},
         "training/cache/x": {},
         "docs/README.md": {},
@@ -395,6 +395,12 @@ def test_a_trained_fold_without_a_whole_time_is_refused(tmp_path, trained_fold, 
     (trained_fold / "training" / "times.json").write_text(json.dumps(times))
     with pytest.raises(SystemExit, match="without interruption"):
         against_nnunet.train(_arguments(tmp_path, "--fold", "1", "--trained", str(trained_fold)))
+
+
+@pytest.mark.parametrize("more", [("--seed", "1"), ("--cases", "9")])
+def test_a_trained_fold_of_another_seed_or_more_cases_is_refused(tmp_path, trained_fold, more):
+    with pytest.raises(SystemExit, match="seed 0 on all cases"):
+        against_nnunet.train(_arguments(tmp_path, "--fold", "1", "--trained", str(trained_fold), *more))
 
 
 def test_a_trained_fold_of_another_number_is_refused(tmp_path, trained_fold):

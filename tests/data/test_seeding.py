@@ -112,6 +112,14 @@ def test_images_without_metadata_are_given_none_and_others_keep_theirs():
     assert get_track_meta()
 
 
+@pytest.mark.parametrize("lazy", [{"lazy": True}, {"lazy": None}, {}])
+def test_lazy_transforms_of_plain_images_are_done(lazy):
+    flip = RandFlipd("image", prob=1.0, spatial_axis=0, **({} if lazy else {"lazy": True}))
+    image = torch.arange(4.0).reshape(1, 2, 2)
+    done = SeededDataset([{"image": image}], Compose([flip], **lazy))[0]["image"]
+    assert torch.equal(torch.as_tensor(done), image.flip(1))
+
+
 def test_the_setting_of_metadata_comes_back_after_an_error():
     def fail(_):
         raise KeyError("x")

@@ -1,5 +1,5 @@
 # Copied from medimg3d/data/seeding.py; do not edit here.
-# Source sha256: 3f60876ba4caab3ca78b42ef6179027fb3c9709742111834f7c016214327a75a
+# Source sha256: e099b372541c8a46896c646218998114376fab49681caffa2e83c8e81cfaf633
 """Random numbers that depend on (seed, epoch, index) alone.
 
 MONAI's random transforms carry a generator whose state depends on everything drawn before, on the worker
@@ -77,6 +77,11 @@ class EpochSampler(DistributedSampler):
 class SeededDataset(Dataset):
     """Applies random transforms that were reseeded by (seed, epoch, index).
 
+    Images that come without metadata are given none in between, which costs more than to augment them; lazy
+    transforms need it, for they write down in it what is to be done.
+
+    Not for several threads at once: generators and MONAI's setting of metadata are shared within a process.
+
     Args:
         dataset: Gives the deterministic part of each sample (a ``CacheDataset``, say).
         transform: Random transforms; a ``Compose`` is made of a sequence.
@@ -87,6 +92,9 @@ class SeededDataset(Dataset):
         self.dataset = dataset
         self.transform = transform if isinstance(transform, Compose) else Compose(transform)
         self.seed = int(seed)
+        self._is_lazy = self.transform.lazy is not False or any(
+            getattr(one, "lazy", False) for one in self.transform.flatten().transforms
+        )
         self._random = [one for one in self.transform.transforms if isinstance(one, Randomizable)]
         self._generators = [np.random.RandomState(0) for _ in self._random]
         self._own = np.random.RandomState(0)  # of a Compose that draws itself, as OneOf does
@@ -111,7 +119,11 @@ class SeededDataset(Dataset):
         for one, generator, seed in zip(self._random, self._generators, seeds, strict=True):
             generator.seed(int(seed))
             one.set_random_state(state=generator)
-        return transformed(self.transform, dict(self.dataset[index]))
+        item = dict(self.dataset[index])
+        if self._is_lazy or has_metadata(item):
+            return self.transform(item)
+        with without_metadata():
+            return self.transform(item)
 
 
 class SeededViews(SeededDataset):
@@ -125,12 +137,9 @@ class SeededViews(SeededDataset):
         return {"image": torch.stack(views), "label": 0}
 
 
-def transformed(transform: Compose, item: dict[str, Any]) -> Any:
-    """Transform an item. Images without metadata are given none in between: to write it costs more than to augment."""
-    if any(isinstance(value, MetaTensor) and value.ndim > 1 for value in item.values()):  # lists of voxels have one
-        return transform(item)
-    with without_metadata():
-        return transform(item)
+def has_metadata(item: dict[str, Any]) -> bool:
+    """Whether one of the images has; a list of voxels, of one axis, is none."""
+    return any(isinstance(value, MetaTensor) and value.ndim > 1 for value in item.values())
 
 
 @contextmanager
