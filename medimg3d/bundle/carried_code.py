@@ -23,6 +23,7 @@ SOURCES = {
     "classification_metrics.py": ("engines", "classification_metrics.py"),
     "contrastive.py": ("networks", "contrastive.py"),
     "decision.py": ("inference", "decision.py"),
+    "each_channel.py": ("transforms", "each_channel.py"),
     "ensemble_inferer.py": ("inference", "ensemble_inferer.py"),
     "film_reader.py": ("data", "film_reader.py"),
     "folds.py": ("data", "folds.py"),

@@ -23,6 +23,23 @@ def voxel_entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray(total / np.log(max(2, classes)), dtype=np.float32).clip(0, 1)
 
 
+def voxel_disagreement(
+    of_mean: NDArray[np.floating], mean_of_members: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """How far several networks contradict each other at each voxel, not how unsure each of them is.
+
+    Args:
+        of_mean: :func:`voxel_entropy` of their mean probabilities, shape (*spatial).
+        mean_of_members: The mean of the members' own entropies, the same shape.
+
+    Returns:
+        Their difference, the mutual information, 0 (all give the same probabilities) to 1.
+
+    Source: Smith and Gal 2018, arXiv:1803.08533.
+    """
+    return np.asarray(of_mean - mean_of_members, dtype=np.float32).clip(0, 1)
+
+
 def soft_dice_doubt(probabilities: NDArray[np.floating]) -> float:
     """1 minus the soft Dice confidence: what the network itself expects to miss of a Dice of 1.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from medimg3d.planning.plan import Plan
+from medimg3d.planning.template import PACKAGE
 
 Block = dict[str, Any]
 
@@ -30,7 +31,13 @@ def segmentation_transforms(plan: Plan) -> list[Block]:
     if plan.settings.augmentation == "none":
         return [*blocks, _TYPED]
     on_image = {"keys": "image"}
-    contrast = {"_target_": "RandAdjustContrastd", **on_image, "gamma": [0.7, 1.5], "retain_stats": True}
+    contrast = {"_target_": "RandAdjustContrastd", "gamma": [0.7, 1.5], "retain_stats": True}
+    fixed_mean = {
+        "_target_": "RandScaleIntensityFixedMeand",
+        "prob": 0.15,
+        "factors": 0.25,
+        "preserve_range": True,
+    }
     blur = {f"sigma_{axis}": [0.5, 1.0] for axis in "xyz"[: plan.network_axes]}
     return [
         *blocks,
@@ -38,19 +45,21 @@ def segmentation_transforms(plan: Plan) -> list[Block]:
         *_flips(plan, _BOTH),
         {"_target_": "RandGaussianNoised", **on_image, "prob": 0.1, "std": 0.1},
         {"_target_": "RandGaussianSmoothd", **on_image, "prob": 0.1, **blur},
-        {"_target_": "RandScaleIntensityd", **on_image, "prob": 0.15, "factors": 0.25},
-        {
-            "_target_": "RandScaleIntensityFixedMeand",
-            **on_image,
-            "prob": 0.15,
-            "factors": 0.25,
-            "preserve_range": True,
-        },
+        *_of_each_channel(plan, {"_target_": "RandScaleIntensityd", "prob": 0.15, "factors": 0.25}),
+        *_of_each_channel(plan, fixed_mean),
         _low_resolution(plan),
-        {**contrast, "prob": 0.1, "invert_image": True},
-        {**contrast, "prob": 0.3},
+        *_of_each_channel(plan, {**contrast, "prob": 0.1, "invert_image": True}),
+        *_of_each_channel(plan, {**contrast, "prob": 0.3}),
         _TYPED,
     ]
+
+
+def _of_each_channel(plan: Plan, block: Block) -> list[Block]:
+    """A transform of intensities; where there are several channels, each draws its own and keeps its own scale."""
+    if len(plan.facts.channels) == 1:
+        return [{"_target_": block["_target_"], "keys": "image", **block}]
+    alone = block | {"_target_": block["_target_"].removesuffix("d")}
+    return [{"_target_": f"{PACKAGE}.each_channel.RandEachChanneld", "keys": "image", "transform": alone}]
 
 
 def _low_resolution(plan: Plan) -> Block:

@@ -58,6 +58,7 @@ def card(plan: Plan, name: str) -> str:
     package = "BUNDLE/configs"
     run = "python -m monai.bundle run --config_file"
     outputs = ", ".join(plan.output_names)
+    next_commands = "\n".join(_commands(plan, "DATA/dataset.json"))
     images = (
         'the cases under "test" of DATA/dataset.json'
         if len(plan.facts.channels) > 1
@@ -90,8 +91,7 @@ With stock MONAI, from any folder, on DATA with `dataset.json`:
 Another file name than `dataset.json`: add `--datalist_file FILE`. With medimg3d, resumable and faster:
 
 ```bash
-medimg3d train BUNDLE --datalist DATA/dataset.json --fold 0 --out OUT
-medimg3d cross-validate BUNDLE --datalist DATA/dataset.json --out CV
+{next_commands}
 ```
 
 ## Input and output
@@ -107,7 +107,7 @@ medimg3d cross-validate BUNDLE --datalist DATA/dataset.json --out CV
 
 ## Figures
 
-None yet: train, then `medimg3d cross-validate` and `medimg3d evaluate`.
+None yet: train, predict the cases that were held out, and score them with `medimg3d evaluate`.
 
 ## Limits
 
@@ -135,20 +135,25 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "decisions": [
             {"name": d.name, "value": d.value, "reason": d.reason, "change": d.change} for d in plan.decisions
         ],
-        "data": {
-            "cases": plan.facts.num_cases,
-            "patients": plan.facts.num_patients,
-            "median_shape": list(plan.facts.median_shape),
-            "channels": [channel.name for channel in plan.facts.channels],
-            "labels": {str(value): name for value, name in plan.facts.labels.items()},
-            "label_cases": {str(value): count for value, count in plan.facts.label_cases.items()},
-            "label_voxels": {str(value): count for value, count in plan.facts.label_voxels.items()},
-            "label_ml": {str(value): volume for value, volume in plan.facts.label_ml.items()},
-            "orientations": dict(Counter(filter(None, plan.facts.orientations))),
-            "classes": dict(plan.facts.class_counts),
-        },
+        "data": data_json(plan.facts),
         "measured": [dict(one) for one in plan.measured],
         "notes": list(plan.notes),
+    }
+
+
+def data_json(facts: DataFacts) -> dict[str, Any]:
+    """What a plan was made from, in numbers."""
+    return {
+        "cases": facts.num_cases,
+        "patients": facts.num_patients,
+        "median_shape": list(facts.median_shape),
+        "channels": [channel.name for channel in facts.channels],
+        "labels": {str(value): name for value, name in facts.labels.items()},
+        "label_cases": {str(value): count for value, count in facts.label_cases.items()},
+        "label_voxels": {str(value): count for value, count in facts.label_voxels.items()},
+        "label_ml": {str(value): volume for value, volume in facts.label_ml.items()},
+        "orientations": dict(Counter(filter(None, facts.orientations))),
+        "classes": dict(facts.class_counts),
     }
 
 
@@ -322,9 +327,23 @@ def _next_lines(plan: Plan) -> list[str]:
         "## Next",
         "",
         "```bash",
-        "medimg3d train BUNDLE --datalist DATALIST --fold 0 --out OUT      # one fold",
-        "medimg3d cross-validate BUNDLE --datalist DATALIST --out CV       # all folds, scored on what each held out",
+        *_commands(plan, "DATALIST"),
         "```",
+    ]
+
+
+def _commands(plan: Plan, datalist: str) -> list[str]:
+    """What to type next: folds and their ensemble for label maps; a classifier is not cross-validated."""
+    one = f"medimg3d train BUNDLE --datalist {datalist} --fold 0 --out OUT      # one fold"
+    if not plan.is_segmentation:
+        return [
+            one,
+            f"medimg3d evaluate PREDICTIONS {datalist} --out SCORES        # after medimg3d predict OUT IMAGES",
+        ]
+    return [
+        one,
+        f"medimg3d train BUNDLE --datalist {datalist} --fold all --out CV     # all folds, each scored",
+        "medimg3d ensemble CV --out JOINED                                 # the folds as one bundle",
     ]
 
 

@@ -28,6 +28,7 @@ from medimg3d.planning.finder_configs import finder_plan
 from medimg3d.planning.fingerprint import CasePrint, Progress, fingerprint_cases, readable
 from medimg3d.planning.fit import AIM, fit, network_of
 from medimg3d.planning.label_scheme import LabelGapError, ignored_value
+from medimg3d.planning.pages import data_json
 from medimg3d.planning.plan import Plan
 from medimg3d.planning.planner import choose_finder, draft_plan, may_have_finder
 from medimg3d.planning.settings import PlanSettings, with_values
@@ -164,6 +165,11 @@ def plan_bundle(
             f"{len(broken)} training cases cannot be read; the first, {broken[0].name}: {broken[0].problem}. Mend it, "
             "or leave it out of the datalist."
         )
+    if earlier and _are_other_data(readable(prints), listed, earlier):
+        say("The data are not those of the earlier plan: what was not asked for is decided anew.")
+        earlier = {"given": earlier.get("given", {})}
+        given, merged = _merge(earlier["given"], {}, dict(settings or {}))
+        final = with_values(PlanSettings(), merged)
     plan = _fitted(_draft(readable(prints), listed, final), out.name, say)
     plan = replace(_with_earlier_reasons(plan, earlier), given=given)
     _write(out, plan, licence=listed.licence)
@@ -182,6 +188,15 @@ def _draft(prints: Sequence[CasePrint], listed: Datalist, settings: PlanSettings
         training = [one for one in prints if one.section == "training"]
         holders = {value: [one.name for one in training if value in one.voxels] for value in err.stray}
         raise LabelGapError(err.values, holders) from err
+
+
+def _are_other_data(prints: Sequence[CasePrint], listed: Datalist, earlier: Mapping[str, Any]) -> bool:
+    """Whether cases, sizes or labels are not those that an earlier plan was made from."""
+    try:
+        now = data_json(gather_facts(prints, listed))
+    except LabelGapError:
+        return True
+    return bool(json.loads(json.dumps(now)) != earlier.get("data"))
 
 
 def _with_earlier_reasons(plan: Plan, earlier: Mapping[str, Any]) -> Plan:

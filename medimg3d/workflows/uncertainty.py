@@ -18,7 +18,12 @@ from medimg3d.bundle.inference import Inference
 from medimg3d.bundle.probabilities import labels_after, member_probabilities
 from medimg3d.data.json_file import write_json
 from medimg3d.data.nifti_header import geometry_header, geometry_of
-from medimg3d.metrics.confidence import pairwise_disagreement, soft_dice_doubt, voxel_entropy
+from medimg3d.metrics.confidence import (
+    pairwise_disagreement,
+    soft_dice_doubt,
+    voxel_disagreement,
+    voxel_entropy,
+)
 from medimg3d.workflows.ensemble_export import MEMBERS
 
 FOLDER = "uncertainty"
@@ -73,7 +78,7 @@ class UncertainInference(Inference):
     """A bundle whose plain configuration is run member by member.
 
     Attributes:
-        last: The last case's mean probabilities, doubts and label maps of the members.
+        last: The last case's mean probabilities, the members' mean entropy, their doubts and label maps.
     """
 
     last: dict[str, Any] = field(default_factory=dict)
@@ -86,13 +91,15 @@ class UncertainInference(Inference):
     def labels_of(self, item: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """The label map of the mean probabilities, as :meth:`Inference.labels_of`."""
         total: Any = None
+        entropy: Any = 0.0
         doubts, maps = [], []
         for probabilities in member_probabilities(self, item):
             total = probabilities if total is None else total + probabilities
+            entropy = entropy + voxel_entropy(probabilities)
             doubts.append(soft_dice_doubt(probabilities))
             maps.append(probabilities.argmax(axis=0).astype(np.uint8))
         mean = np.asarray(total / len(doubts), dtype=np.float32)
-        self.last.update(mean=mean, doubts=doubts, maps=maps)
+        self.last.update(mean=mean, own_entropy=entropy / len(doubts), doubts=doubts, maps=maps)
         labels = labels_after(self, mean, item)
         affine = item["image"].meta.get("original_affine", item["image"].affine)
         return labels, np.asarray(affine, dtype=np.float64)
@@ -129,7 +136,11 @@ class UncertaintyMaps:
             threshold=limit,
             unusual=limit is not None and doubt > limit,
         )
-        _write_map(voxel_entropy(last["mean"]), header, self.out / FOLDER / f"{case}_uncertainty.nii.gz")
+        entropy = voxel_entropy(last["mean"])
+        _write_map(entropy, header, self.out / FOLDER / f"{case}_uncertainty.nii.gz")
+        if len(last["maps"]) > 1:
+            apart = voxel_disagreement(entropy, last["own_entropy"])
+            _write_map(apart, header, self.out / FOLDER / f"{case}_disagreement.nii.gz")
         write_json(asdict(found), self.out / FOLDER / f"{case}.json")
         return found
 

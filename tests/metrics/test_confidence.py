@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from medimg3d.metrics.confidence import pairwise_disagreement, soft_dice_doubt, voxel_entropy
+from medimg3d.metrics.confidence import (
+    pairwise_disagreement,
+    soft_dice_doubt,
+    voxel_disagreement,
+    voxel_entropy,
+)
 
 
 def of_voxels(*columns) -> np.ndarray:
@@ -12,6 +17,16 @@ def of_voxels(*columns) -> np.ndarray:
 def test_entropy_is_0_where_sure_and_1_where_all_classes_are_equal():
     entropy = voxel_entropy(of_voxels([1, 0], [0.5, 0.5], [0.25, 0.75]))
     np.testing.assert_allclose(entropy, [0, 1, 0.8112781], atol=1e-6)
+
+
+def test_networks_that_are_sure_of_different_classes_disagree_and_equally_unsure_ones_do_not():
+    sure = np.zeros((2, 3))
+    sure[0] = 1
+    unsure = np.full((2, 3), 0.5)
+    for members, expected in (((sure, sure[::-1]), 1), ((unsure, unsure), 0), ((sure, sure), 0)):
+        own = np.mean([voxel_entropy(one) for one in members], axis=0)
+        apart = voxel_disagreement(voxel_entropy(np.mean(members, axis=0)), own)
+        np.testing.assert_allclose(apart, expected, atol=1e-6)
 
 
 def test_the_doubt_is_1_minus_the_soft_dice():

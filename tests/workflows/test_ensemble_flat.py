@@ -90,6 +90,9 @@ def test_stock_monai_and_both_configurations_give_the_ensembles_labels(kind, tmp
         for name in folders:
             np.testing.assert_array_equal(voxels(tmp_path / name / f"c{n}_seg.nii.gz"), stock)
     assert voxels(tmp_path / "unsure" / "uncertainty" / "c0_uncertainty.nii.gz").shape == shape
+    apart = voxels(tmp_path / "unsure" / "uncertainty" / "c0_disagreement.nii.gz")
+    assert apart.shape == shape
+    assert 0 <= apart.min() < apart.max() <= 1
     with open(tmp_path / "unsure" / "uncertainty.csv", newline="") as handle:
         assert all(float(row["disagreement"]) > 0 for row in csv.DictReader(handle))
 

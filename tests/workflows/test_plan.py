@@ -183,6 +183,34 @@ def test_a_decision_that_stayed_keeps_its_reason(study, tmp_path):
     assert second["mirroring"] == first["mirroring"]
 
 
+def test_other_data_decide_anew_what_was_not_asked_for(study, tmp_path):
+    out, said = tmp_path / "phantoms", []
+    first = plan(study, out, {"epochs": 7})
+    content = json.loads((study / "dataset.json").read_text())
+    for case in content["training"]:
+        case |= {key: str(study / case[key]) for key in ("image", "label")}
+    content["training"] = content["training"][:5]
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    second = plan(tmp_path, out, resume=True, say=said.append)
+    assert [line for line in said if "not those of the earlier plan" in line]
+    assert second.plan.epochs == 7
+    reasons = [
+        next(one.reason for one in made.plan.decisions if one.name == "task") for made in (first, second)
+    ]
+    assert ("All 6" in reasons[0], "All 5" in reasons[1]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"), [("study", "medimg3d ensemble CV"), ("films", "medimg3d evaluate")]
+)
+def test_the_page_and_the_card_name_commands_that_fit_the_task(folder, command, tmp_path, request):
+    bundle = plan(request.getfixturevalue(folder), tmp_path / "planned").bundle
+    for name in ("plan.md", "README.md"):
+        text = (bundle / "docs" / name).read_text()
+        assert command in text
+        assert ("--fold all" in text) == (folder == "study")
+
+
 def test_a_folder_that_holds_a_bundle_is_refused_without_resume(study, tmp_path):
     plan(study, tmp_path / "phantoms")
     with pytest.raises(UsageError, match="Add --resume"):

@@ -55,6 +55,7 @@ def test_the_map_is_the_entropy_on_the_images_own_grid(bundle, image, tmp_path):
     inside = np.s_[1:-1, 1:-1, 1:-1]
     np.testing.assert_allclose(made.get_fdata()[inside], voxel_entropy(probabilities)[inside], atol=2e-3)
     np.testing.assert_array_equal(voxels(result.cases[0].label_map), probabilities.argmax(0))
+    assert not list((tmp_path / "out").rglob("*_disagreement.nii.gz"))  # one network alone
 
 
 def test_the_label_map_is_the_one_without_the_map(bundle, image, tmp_path):
