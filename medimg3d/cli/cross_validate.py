@@ -28,10 +28,13 @@ from medimg3d.errors import UsageError
 _HELP = """Train each fold of a bundle's recipe, predict what it held out, and pool the scores.
 
 The recipe has a fixed length and the held-out cases choose nothing. A second run goes on where the first stopped.
+All folds of the datalist are run; [bold]--folds[/] runs and pools some of them.
 
 [bold]Example[/]
 
-  medimg3d cross-validate bundles/mri_hippocampus_unet --dataset-dir hippocampus --folds 0,1,2,3,4 --out runs/cv
+  medimg3d cross-validate bundles/mri_hippocampus_unet --dataset-dir hippocampus --out runs/cv
+
+  medimg3d cross-validate bundles/mri_hippocampus_unet --dataset-dir hippocampus --folds 0,1 --out runs/two_folds
 
   [dim]# the folds beside each other on the machines of a Ray cluster[/]
   medimg3d cross-validate bundles/mri_hippocampus_unet --dataset-dir hippocampus --out runs/cv --ray auto
@@ -50,7 +53,10 @@ def cross_validate_command(
     out: Annotated[Path, typer.Option("--out", help="Folder of the trained folds and the table.")],
     dataset_dir: Annotated[Path | None, typer.Option("--dataset-dir", help="Decathlon root.")] = None,
     datalist: Annotated[Path | None, typer.Option("--datalist", help="Datalist file instead.")] = None,
-    folds: Annotated[str, typer.Option("--folds", help="Folds to run, with commas.")] = "0,1,2,3,4",
+    folds: Annotated[
+        str | None,
+        typer.Option("--folds", help="Folds to run, with commas; all of the datalist by default."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Length of each run.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of each run.")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
@@ -71,7 +77,7 @@ def cross_validate_command(
 ) -> None:
     """Parse, run, print the table."""
     try:
-        numbers = [int(number) for number in folds.split(",")]
+        numbers = None if folds is None else [int(number) for number in folds.split(",")]
     except ValueError as err:
         raise UsageError(f"--folds is {folds}; expected numbers with commas, such as 0,1,2.") from err
     from medimg3d.workflows.cross_validate import cross_validate

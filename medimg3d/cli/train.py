@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -211,7 +212,6 @@ def train_command(
         **({"stage": stage} if stage != "all" else {}),
         "progress": not as_json,
     }
-    folds = _parse_folds(fold, bundle, dataset_dir, datalist)
     shared = (cache or out) / "image_facts.jsonl" if fold == "all" else None
     checks = data_check(drop_rejected=drop_rejected, quiet=as_json, facts_file=shared) if check else None
     cluster = ray_cluster(ray, job_cpus, job_gpus)
@@ -219,11 +219,12 @@ def train_command(
         raise UsageError("--seeds is for --slurm and --ray; expected --seed with one number.")
     if slurm is not None and cluster is not None:
         raise UsageError("--slurm and --ray are two ways to the same; leave one away.")
+    read_folds = partial(_parse_folds, fold, bundle, options)
     with refusal_as_json(as_json=as_json):
         if slurm is not None:
             numbers = _parse_seeds(seeds) if seeds else [seed or 0]
             job = SlurmJob(nodes=nodes, gpus=gpus, cpus=cpus, hours=hours)
-            _write_slurm(slurm, bundle, out, folds, numbers, job, options, checks)
+            _write_slurm(slurm, bundle, out, read_folds(), numbers, job, options, checks)
             return
         if fold == "all" and stage != "all":
             raise UsageError(
@@ -231,10 +232,10 @@ def train_command(
             )
         if fold == "all" and not BundleFolder(bundle).is_classifier and seeds is None:
             asked = options | {"check": checks, "cluster": cluster}
-            rejected = _cross_validate(bundle, out, folds, asked, as_json=as_json)
+            rejected = _cross_validate(bundle, out, asked, as_json=as_json)
         elif cluster is not None:
             several = None if seeds is None else _parse_seeds(seeds)
-            _train_on_ray(bundle, out, fold, folds, several, cluster, options, checks)
+            _train_on_ray(bundle, out, fold, read_folds(), several, cluster, options, checks)
             return
         else:
             results = [
@@ -246,7 +247,7 @@ def train_command(
                     check=checks,
                     **options,
                 )
-                for number in folds
+                for number in read_folds()
             ]
             rejected = results[0].rejected
             _show(results, as_json=as_json)
@@ -254,13 +255,11 @@ def train_command(
         raise typer.Exit(EXIT_REJECTS)
 
 
-def _cross_validate(
-    bundle: Path, out: Path, folds: list[int], options: dict[str, Any], *, as_json: bool
-) -> dict[str, str]:
+def _cross_validate(bundle: Path, out: Path, options: dict[str, Any], *, as_json: bool) -> dict[str, str]:
     """Train and score every fold, as ``medimg3d cross-validate`` does; the rejected cases."""
     from medimg3d.workflows.cross_validate import cross_validate
 
-    result = cross_validate(bundle, out=out, folds=folds, say=errors_console().print, **options)
+    result = cross_validate(bundle, out=out, say=errors_console().print, **options)
     if as_json:
         found = {"folds": result.folds, "pooled": result.pooled, "rejected": result.rejected}
         print_json(found | ({"failed": result.failed} if options["cluster"] else {}))
@@ -444,16 +443,20 @@ def _row(result: Any) -> list[str]:
     ]
 
 
-def _parse_folds(fold: str, bundle: Path, dataset_dir: Path | None, datalist: Path | None) -> list[int]:
+def _parse_folds(fold: str, bundle: Path, options: dict[str, Any]) -> list[int]:
     if fold == "none":
         return [-1]
     if fold == "all":
         from medimg3d.bundle.folder import BundleFolder
-        from medimg3d.workflows.training_copy import count_folds, find_datalist, read_training_list
+        from medimg3d.workflows.cross_validate import folds_with_cases
+        from medimg3d.workflows.training_copy import find_datalist
 
-        source = BundleFolder(bundle)
-        file = find_datalist(dataset_dir, datalist)
-        return list(range(count_folds(source, read_training_list(file, of_classes=source.is_classifier))))
+        return folds_with_cases(
+            BundleFolder(bundle),
+            find_datalist(options["dataset_dir"], options["datalist"]),
+            overlay=options["overlay"],
+            overrides=options["overrides"],
+        )
     if not fold.isdigit():
         raise UsageError(f"--fold is {fold}; expected a number from 0, 'all' or 'none'.")
     return [int(fold)]

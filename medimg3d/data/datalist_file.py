@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from medimg3d.errors import DataError
 
 _TEXT_KEYS = ("name", "description", "licence", "reference")
 _COUNT_KEYS = ("numTraining", "numTest")  # written anew, never trusted
+_REGION_EXAMPLE = '{"background": 0, "whole": [1, 2], "core": 2}'
 
 
 def load_datalist(path: str | Path) -> Datalist:
@@ -22,10 +24,12 @@ def load_datalist(path: str | Path) -> Datalist:
         path: The JSON file; relative paths in it count from its folder.
 
     Returns:
-        The datalist; whether the images exist is not looked at (see :mod:`medimg3d.data.checks`).
+        The datalist; whether the images exist is not looked at (see :mod:`medimg3d.data.checks`). Regions in nnU-Net's
+        form stand in its ``extra`` as ``regions``, unless the file has that key itself.
 
     Raises:
-        DataError: No such file, broken JSON, no case list, or a case with missing or wrong keys.
+        DataError: No such file, broken JSON, no case list, labels in no known form, or a case with missing or wrong
+            keys.
     """
     path = Path(path)
     content = _read_json(path)
@@ -41,13 +45,15 @@ def load_datalist(path: str | Path) -> Datalist:
     texts: dict[str, Any] = {key: str(content.get(key) or "") for key in _TEXT_KEYS}
     known = {*_TEXT_KEYS, *_COUNT_KEYS, *SECTIONS, "modality", "labels", "classes", "split"}
     try:
+        regions = parse_regions(content.get("labels"), content.get("regions_class_order"))
         return Datalist(
             **texts,
             modality=_parse_modality(content.get("modality")),
             labels=parse_labels(content.get("labels")),
             classes=_parse_classes(content.get("classes")),
             split=content.get("split") or {},
-            extra={key: value for key, value in content.items() if key not in known},
+            extra=({"regions": regions} if regions else {})
+            | {key: value for key, value in content.items() if key not in known},
             **lists,
         )
     except DataError as err:
@@ -77,7 +83,8 @@ def save_datalist(datalist: Datalist, path: str | Path) -> Path:
 def parse_labels(labels: Any) -> dict[int, str]:
     """Label names by value, from ``{"0": "background"}``, nnU-Net's ``{"background": 0}`` or a list of names.
 
-    A value that only regions name (nnU-Net: ``{"whole": [1, 2]}``) takes the name of the smallest region.
+    Where nnU-Net has regions (see :func:`parse_regions`), a value takes the name of the region that holds it alone,
+    else ``label 1``.
 
     Raises:
         DataError: None of these forms.
@@ -88,24 +95,117 @@ def parse_labels(labels: Any) -> dict[int, str]:
         return {value: str(name) for value, name in enumerate(labels)}
     if not isinstance(labels, dict):
         raise DataError(f'"labels" is a {kind_of(labels)}; expected {{"0": "background", "1": "liver"}}.')
-    try:
-        if all(str(key).strip().lstrip("-").isdigit() for key in labels):
-            return {int(key): str(name) for key, name in labels.items()}
-        regions = {name: value if isinstance(value, list) else [value] for name, value in labels.items()}
-        by_size = sorted(regions.items(), key=lambda item: -len(item[1]))
-        return dict(
-            sorted((int(value), str(name)) for name, values in _last_wins(by_size) for value in values)
-        )
-    except (TypeError, ValueError) as err:
+    if _is_keyed_by_value(labels):
+        return {int(key): _label_name(key, name) for key, name in labels.items()}
+    held = _values_by_name(labels)
+    names = {value: f"label {value}" for values in held.values() for value in values}
+    names |= {values[0]: name for name, values in held.items() if len(values) == 1}
+    return dict(sorted(names.items()))
+
+
+def parse_regions(labels: Any, class_order: Any = None) -> dict[str, list[int]]:
+    """Overlapping regions of nnU-Net's ``{"background": 0, "whole": [1, 2], "core": 2}``.
+
+    As in nnU-Net there are regions where one name unites several values; then each name but the background and
+    ``ignore`` is a region.
+
+    Args:
+        labels: ``labels`` of a ``dataset.json``, in any form of :func:`parse_labels`.
+        class_order: Its ``regions_class_order``, the number that nnU-Net writes for each region in their order; None
+            if there is none.
+
+    Returns:
+        Region to its values, the larger first, as planned bundles number them. Of one size they come by nnU-Net's
+        number; where two of one size overlap, in the file's order, so that the same one wins. Empty without regions.
+
+    Raises:
+        DataError: A value that is none, a region with the background or the ignored value, or another number of
+            entries in ``class_order`` than there are regions.
+
+    Source: nnU-Net, documentation/region_based_training.md, and its ``LabelManager``.
+    """
+    if not isinstance(labels, dict) or _is_keyed_by_value(labels):
+        return {}
+    held = _values_by_name(labels)
+    if all(len(values) == 1 for values in held.values()):
+        return {}
+    regions = {name: values for name, values in held.items() if values != [0] and not _is_ignored(name)}
+    numbers = _class_numbers(class_order, list(regions))
+    same_size_overlaps = any(
+        len(one) == len(other) and set(one) & set(other) for one, other in combinations(regions.values(), 2)
+    )
+    order = list(regions) if same_size_overlaps else sorted(regions, key=numbers.__getitem__)
+    return {name: regions[name] for name in sorted(order, key=lambda name: -len(regions[name]))}
+
+
+def _is_keyed_by_value(labels: dict[Any, Any]) -> bool:
+    return all(str(key).strip().lstrip("-").isdigit() for key in labels)
+
+
+def _label_name(value: Any, name: Any) -> str:
+    if isinstance(name, (list, dict)):
         raise DataError(
-            '"labels" mixes names and values; expected {"0": "background", "1": "liver"}.'
-        ) from err
+            f'"labels" has a {kind_of(name)} for {value}; expected a name: {{"0": "background", "1": "liver"}}. '
+            f"Regions have names that are no numbers: {_REGION_EXAMPLE}."
+        )
+    return str(name)
 
 
-def _last_wins(regions: list[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
-    """Regions with each value left only in the last (smallest) one that has it."""
-    owner = {value: name for name, values in regions for value in values}
-    return [(name, [value for value in values if owner[value] == name]) for name, values in regions]
+def _values_by_name(labels: dict[Any, Any]) -> dict[str, list[int]]:
+    """The values of each name, none of them twice."""
+    held = {str(name): _label_values(str(name), found) for name, found in labels.items()}
+    ignored = {value for name, values in held.items() if _is_ignored(name) for value in values}
+    for name, values in held.items():
+        if ignored & set(values) and not _is_ignored(name):
+            raise DataError(
+                f'"labels" has the ignored value {min(ignored & set(values))} in {name}; expected it under "ignore" '
+                f"alone. Take it out of {name}."
+            )
+    return held
+
+
+def _label_values(name: str, found: Any) -> list[int]:
+    values = [_as_number(value) for value in (found if isinstance(found, list) else [found])]
+    numbers = list(dict.fromkeys(value for value in values if value is not None))
+    if isinstance(found, str) and not numbers:
+        raise DataError(
+            f'"labels" mixes names and values ("{name}": "{found}"); expected {{"0": "background", "1": "liver"}}.'
+        )
+    if not numbers or None in values or (0 in numbers and len(numbers) > 1):
+        raise DataError(
+            f'"labels" has {json.dumps(found)} for {name}; expected a whole number from 0, or a list of whole '
+            f"numbers from 1 for a region: {_REGION_EXAMPLE}. Correct this entry."
+        )
+    if _is_ignored(name) and len(numbers) > 1:
+        raise DataError(
+            f'"labels" has {json.dumps(found)} for {name}; expected one whole number, the value of voxels that nobody '
+            "labelled. Give them one value in every label map."
+        )
+    return numbers
+
+
+def _as_number(value: Any) -> int | None:
+    """A label value, which nnU-Net also takes as text; None if it is none."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    return value if is_int(value) and value >= 0 else None
+
+
+def _is_ignored(name: str) -> bool:
+    return name.lower() == "ignore"
+
+
+def _class_numbers(class_order: Any, regions: list[str]) -> dict[str, int]:
+    """The number that nnU-Net writes for each region; their places in the file where it says none."""
+    if class_order is None:
+        return {name: number for number, name in enumerate(regions, start=1)}
+    numbers = class_order if isinstance(class_order, list) and all(map(is_int, class_order)) else []
+    if len(numbers) != len(regions):
+        raise DataError(
+            f'"regions_class_order" is {json.dumps(class_order)}; expected {len(regions)} whole numbers, one for each '
+            f"of {', '.join(regions)}. Correct it, or take it out: the larger regions then come first."
+        )
+    return dict(zip(regions, numbers, strict=True))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

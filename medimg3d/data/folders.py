@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from medimg3d.data.datalist import SECTIONS, Case, Datalist, Section, with_cases
-from medimg3d.data.datalist_file import load_datalist, parse_labels
+from medimg3d.data.datalist_file import load_datalist, parse_labels, parse_regions
 from medimg3d.data.image_facts import IMAGE_ENDINGS, image_ending, is_dicom_folder
 from medimg3d.data.labels_table import TABLE_NAME, read_labels_table
 from medimg3d.data.section_names import section_named
@@ -77,8 +78,8 @@ def read_folders(
         The cases of all folders and the rejected files; nothing is read but names and ``dataset.json``.
 
     Raises:
-        UsageError: No folder, an empty or unknown one, a bad pattern, or folders whose labels disagree.
-        DataError: A broken ``dataset.json``.
+        UsageError: No folder, an empty or unknown one, a bad pattern, or folders whose labels or regions disagree.
+        DataError: A broken ``dataset.json``, or labels in no known form.
     """
     paths = [Path(folder) for folder in folders]
     if not paths:
@@ -99,7 +100,7 @@ def read_folder(folder: str | Path, *, pair: tuple[str, str] | None = None) -> F
 
     Raises:
         UsageError: No such folder, nothing in it, or none of the known layouts.
-        DataError: A broken ``dataset.json``.
+        DataError: A broken ``dataset.json``, or labels in no known form.
     """
     root = Path(folder).absolute()
     if not root.is_dir():
@@ -138,7 +139,7 @@ def _read_tr(root: Path) -> FolderScan | None:
         name=root.name,
         training=training.datalist.training,
         test=test.datalist.training,
-        labels=parse_labels(properties.get("labels")),
+        **_labels_and_regions(root, properties),
     )
     return FolderScan(datalist, training.rejected | test.rejected, ("imagesTr + labelsTr",))
 
@@ -176,11 +177,21 @@ def _read_nnunet(root: Path, properties: Mapping[str, object]) -> FolderScan:
         licence=str(properties.get("licence") or properties.get("license") or ""),
         reference=str(properties.get("reference") or ""),
         modality=modality,
-        labels=parse_labels(properties.get("labels")),
         training=training.datalist.training,
         test=test.datalist.training,
+        **_labels_and_regions(root, properties),
     )
     return FolderScan(datalist, training.rejected | test.rejected, ("nnU-Net raw",))
+
+
+def _labels_and_regions(root: Path, properties: Mapping[str, object]) -> dict[str, Any]:
+    """Names of the label values, and overlapping regions where dataset.json has some."""
+    labels = properties.get("labels")
+    try:
+        regions = parse_regions(labels, properties.get("regions_class_order"))
+        return {"labels": parse_labels(labels), "extra": {"regions": regions} if regions else {}}
+    except DataError as err:
+        raise DataError(f"{root / 'dataset.json'}: {err}") from err
 
 
 def _pair_channels(
@@ -370,6 +381,7 @@ def _merge(scans: Sequence[FolderScan], folders: Sequence[Path]) -> FolderScan:
         modality=_common_modality(datalists),
         labels=_common_labels(datalists, prefixes),
         classes=_common_classes(datalists),
+        extra=_common_regions(datalists, prefixes),
     )
     layouts = tuple(layout for scan in scans for layout in scan.layouts)
     return FolderScan(with_cases(head, cases), rejected, layouts)
@@ -397,6 +409,23 @@ def _common_labels(datalists: Sequence[Datalist], prefixes: Sequence[str]) -> di
                     "expected the same labels in all. Make one datalist for each."
                 )
     return dict(sorted(labels.items()))
+
+
+def _common_regions(datalists: Sequence[Datalist], prefixes: Sequence[str]) -> dict[str, Any]:
+    """``regions`` as an extra key; folders whose labels are not known have no say."""
+    found = {
+        prefix: datalist.extra.get("regions") or {}
+        for datalist, prefix in zip(datalists, prefixes, strict=True)
+        if datalist.labels
+    }
+    (first, regions), *others = found.items() or [("", {})]
+    for prefix, other in others:
+        if other != regions:
+            raise UsageError(
+                f"The regions are {other or 'none'} in {prefix} and {regions or 'none'} in {first}; expected the same "
+                "in all. Make one datalist for each."
+            )
+    return {"regions": regions} if regions else {}
 
 
 def _common_modality(datalists: Sequence[Datalist]) -> Mapping[str, str]:

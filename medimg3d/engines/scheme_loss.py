@@ -1,4 +1,4 @@
-"""Dice and cross-entropy for label maps with overlapping regions or with voxels that nobody labelled.
+"""Dice and cross-entropy, or focal loss, for label maps with overlapping regions or with voxels that nobody labelled.
 
 Bundles carry a copy of this file: it imports nothing of medimg3d.
 """
@@ -21,12 +21,19 @@ class SchemeLoss(nn.Module):
     Args:
         regions: Label values of each region; None for plain classes.
         ignore_label: Value of voxels that count in neither part; None without.
+        focal: Focal loss (gamma 2) instead of the cross-entropy, as in MONAI's ``DiceFocalLoss``: each output its
+            own yes or no, the background left out. Source: Lin et al. 2017, arXiv:1708.02002.
     """
 
     def __init__(
-        self, regions: Sequence[Sequence[int]] | None = None, ignore_label: int | None = None
+        self,
+        regions: Sequence[Sequence[int]] | None = None,
+        ignore_label: int | None = None,
+        *,
+        focal: bool = False,
     ) -> None:
         super().__init__()
+        self.focal = focal
         self.regions = [list(values) for values in regions] if regions else None
         self.ignore_label = ignore_label
         self.dice = MaskedDiceLoss(
@@ -52,14 +59,29 @@ class SchemeLoss(nn.Module):
             known = label != self.ignore_label
         label = torch.where(known, label, torch.zeros_like(label)).long()
         num_known = known.sum()
-        if self.regions is None:
-            target = label
-            voxelwise = nn.functional.cross_entropy(outputs, label[:, 0], reduction="none")[:, None]
+        target = label
+        if self.regions is not None:
+            target = self._members(label, self.regions).to(outputs.dtype)
+            voxelwise = self._yes_or_no(outputs, target)
+        elif self.focal:
+            classes = [[value] for value in range(1, outputs.shape[1])]
+            voxelwise = self._yes_or_no(outputs[:, 1:], self._members(label, classes).to(outputs.dtype))
         else:
-            parts = [torch.isin(label, torch.tensor(v, device=label.device)) for v in self.regions]
-            target = torch.cat(parts, dim=1).to(outputs.dtype)
-            voxelwise = nn.functional.binary_cross_entropy_with_logits(outputs, target, reduction="none")
-            voxelwise = voxelwise.mean(dim=1, keepdim=True)
+            voxelwise = nn.functional.cross_entropy(outputs, label[:, 0], reduction="none")[:, None]
         entropy = (voxelwise * known).sum() / num_known.clamp(min=1)
         loss: torch.Tensor = self.dice(outputs, target, known.to(outputs.dtype)) + entropy
         return loss
+
+    @staticmethod
+    def _members(label: torch.Tensor, groups: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Which voxels hold one of the values, a channel for each group."""
+        return torch.cat([torch.isin(label, torch.tensor(v, device=label.device)) for v in groups], dim=1)
+
+    def _yes_or_no(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Binary cross-entropy or focal loss of each voxel, the mean over the channels."""
+        entropy = nn.functional.binary_cross_entropy_with_logits(outputs, target, reduction="none")
+        if self.focal:
+            entropy = (
+                1 - torch.exp(-entropy)
+            ) ** 2 * entropy  # exp(-entropy): what the right answer is given
+        return entropy.mean(dim=1, keepdim=True)

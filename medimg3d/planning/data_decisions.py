@@ -9,7 +9,7 @@ import numpy as np
 
 from medimg3d.errors import DataError, UsageError
 from medimg3d.planning.data_facts import ChannelFacts, DataFacts
-from medimg3d.planning.decision import Decision, chosen
+from medimg3d.planning.decision import Decision, asked_for, times
 from medimg3d.planning.label_scheme import LabelScheme, names_a_side
 from medimg3d.planning.settings import PlanSettings
 
@@ -48,7 +48,8 @@ def decide_task(facts: DataFacts, settings: PlanSettings) -> Decision:
         DataError: Neither, or not every training case has what the task needs.
     """
     labelled, classed = facts.num_labelled, sum(facts.class_counts.values())
-    task = settings.task or ("segmentation" if labelled else "classification" if classed else "")
+    by_rule = "segmentation" if labelled else "classification" if classed else ""
+    task = settings.task or by_rule
     if not task:
         raise DataError(
             'No training case has a label map or a class; expected "label" or "class_label" in each.'
@@ -59,10 +60,12 @@ def decide_task(facts: DataFacts, settings: PlanSettings) -> Decision:
             f"{facts.num_cases - have} of {facts.num_cases} training cases have no {what}, which {task} needs; "
             'expected one each. Leave them out of the datalist, or under "test".'
         )
-    if settings.task:
-        return chosen("task", task, "--task")
+    if by_rule != task:
+        what, have = "label maps", labelled
     also = " Their classes are left aside." if task == "segmentation" and classed else ""
-    return Decision("task", task, f"All {facts.num_cases} training cases have {what}.{also}", "--task")
+    number = f"All {have}" if have == facts.num_cases else f"{have} of {facts.num_cases}"
+    rule = Decision("task", by_rule, f"{number} training cases have {what}.{also}", "--task")
+    return asked_for(task, rule)
 
 
 def decide_modalities(facts: DataFacts, settings: PlanSettings) -> Decision:
@@ -71,19 +74,20 @@ def decide_modalities(facts: DataFacts, settings: PlanSettings) -> Decision:
     Raises:
         UsageError: Another number of modalities was given than there are channels.
     """
-    if settings.modality is not None:
-        given = settings.modality
-        kinds = [given] * len(facts.channels) if isinstance(given, str) else list(given)
-        if len(kinds) != len(facts.channels):
-            raise UsageError(
-                f"{len(kinds)} modalities were given; expected one for each of {len(facts.channels)} channels."
-            )
-        return chosen("modality", kinds, "--modality")
     found = [_modality(channel) for channel in facts.channels]
     reason = " ".join(
         f"{channel.name}: {why}." for channel, (_, why) in zip(facts.channels, found, strict=True)
     )
-    return Decision("modality", [kind for kind, _ in found], reason, "--modality")
+    rule = Decision("modality", [kind for kind, _ in found], reason, "--modality")
+    given = settings.modality
+    if given is None:
+        return rule
+    kinds = [given] * len(facts.channels) if isinstance(given, str) else list(given)
+    if len(kinds) != len(facts.channels):
+        raise UsageError(
+            f"{len(kinds)} modalities were given; expected one for each of {len(facts.channels)} channels."
+        )
+    return asked_for(kinds, rule, words=", ".join(rule.value))
 
 
 def _modality(channel: ChannelFacts) -> tuple[str, str]:
@@ -110,10 +114,15 @@ def decide_spacing(facts: DataFacts, settings: PlanSettings) -> Decision:
     Raises:
         UsageError: As many numbers were asked for as the images have no axes.
     """
-    if settings.spacing_mm is not None:
-        if len(settings.spacing_mm) != facts.num_axes:
-            raise UsageError(f"--spacing has {len(settings.spacing_mm)} numbers; expected {facts.num_axes}.")
-        return chosen("voxel size", list(settings.spacing_mm), "--spacing")
+    rule, asked = _spacing_by_rule(facts), settings.spacing_mm
+    if asked is None:
+        return rule
+    if len(asked) != facts.num_axes:
+        raise UsageError(f"--spacing has {len(asked)} numbers; expected {facts.num_axes}.")
+    return asked_for(list(asked), rule, words="none" if rule.value is None else times(rule.value))
+
+
+def _spacing_by_rule(facts: DataFacts) -> Decision:
     known = facts.known_spacings
     if not known or all(channel.is_picture for channel in facts.channels):
         why = "No voxel size is known" if not known else "The images are pictures"
@@ -167,17 +176,17 @@ def decide_slices(
     shape = np.median(facts.shapes_at(spacing_mm), axis=0)
     axis = _slice_axis(facts, shape)
     across = f"2D, slices across axis {axis}"
-    if settings.dimension is not None:
-        is_flat = settings.dimension == "2d"
-        return chosen("dimension", across if is_flat else "3D", change), axis if is_flat else None
     slices = f"Volumes have {shape[axis]:g} slices (median)"
     by_slices = "a 2D network goes through them slice by slice."
     if shape[axis] < FEW_SLICES:
-        return Decision("dimension", across, f"{slices}, too few for 3D: {by_slices}", change), axis
-    if shape[axis] < divisor / 2:
+        rule = Decision("dimension", across, f"{slices}, too few for 3D: {by_slices}", change)
+    elif shape[axis] < divisor / 2:
         why = f"{slices}, and this network needs multiples of {divisor} along every axis: {by_slices}"
-        return Decision("dimension", across, why, change), axis
-    return Decision("dimension", "3D", f"{slices}: the network sees what lies above and below.", change), None
+        rule = Decision("dimension", across, why, change)
+    else:
+        rule = Decision("dimension", "3D", f"{slices}: the network sees what lies above and below.", change)
+    asked = {None: rule.value, "2d": across, "3d": "3D"}[settings.dimension]
+    return asked_for(asked, rule), axis if asked == across else None
 
 
 def _slice_axis(facts: DataFacts, shape: np.ndarray) -> int:
@@ -276,42 +285,40 @@ def decide_intensities(
 
 
 def decide_mirroring(facts: DataFacts, scheme: LabelScheme | None, settings: PlanSettings) -> Decision:
-    """Axes that are mirrored in training and prediction, of the images in RAS order."""
-    if settings.mirror_axes is not None:
-        return chosen("mirroring", list(settings.mirror_axes), "--mirror")
+    """Axes that are mirrored in training and prediction, of the images in RAS order.
+
+    Raises:
+        UsageError: An axis was asked for that the images do not have.
+    """
+    rule = Decision("mirroring", *_mirroring_by_rule(facts, scheme), "--mirror")
+    asked = settings.mirror_axes
+    if asked is None:
+        return rule
+    if any(axis >= facts.num_axes for axis in asked):
+        raise UsageError(f"--mirror names axis {max(asked)}; expected 0 to {facts.num_axes - 1}.")
+    words = ", ".join(f"axis {axis}" for axis in rule.value) or "none"
+    return asked_for(list(asked), rule, words=words)
+
+
+def _mirroring_by_rule(facts: DataFacts, scheme: LabelScheme | None) -> tuple[list[int], str]:
     if scheme.names_a_side if scheme is not None else names_a_side(map(str, facts.class_counts)):
         what = "structure" if scheme is not None else "class"
-        return Decision(
-            "mirroring",
-            [],
-            f"A {what} is named left or right: a mirrored image would teach the wrong one.",
-            "--mirror",
-        )
+        return [], f"A {what} is named left or right: a mirrored image would teach the wrong one."
     if scheme is None and any(channel.is_picture for channel in facts.channels):
-        return Decision(
-            "mirroring",
-            [],
-            "The sides of a film differ (heart, stomach), and marks are burnt in.",
-            "--mirror",
-        )
-    return Decision(
-        "mirroring",
-        [0],
-        "Left to right only: bodies occur neither upside down nor back to front.",
-        "--mirror",
-    )
+        return [], "The sides of a film differ (heart, stomach), and marks are burnt in."
+    return [0], "Left to right only: bodies occur neither upside down nor back to front."
 
 
 def decide_folds(facts: DataFacts, settings: PlanSettings) -> Decision:
-    """Number of folds and the seed that deals them.
+    """Number of folds and, unless the datalist gives each case its fold, the seed that deals them.
 
     Raises:
-        UsageError: Another number was asked for than the datalist has.
+        UsageError: Another number was asked for than the datalist has, or another seed than that of given folds.
         DataError: Fewer patients or cases than folds.
     """
     by = "patient" if facts.num_patients is not None else "case"
     units = facts.num_patients if facts.num_patients is not None else facts.num_cases
-    seed = settings.fold_seed if settings.fold_seed is not None else int(facts.split.get("seed", 0))
+    seed = fold_seed_of(facts, settings)
     number = _number_of_folds(facts, settings, units)
     if facts.folds:
         reason = f"The datalist gives each case its fold, which is kept (split by {by})."
@@ -329,7 +336,35 @@ def decide_folds(facts: DataFacts, settings: PlanSettings) -> Decision:
             f"Found {units} {by}s in training, for {number} folds; expected at least one a fold. "
             + _cure_of_few(facts, units)
         )
-    return Decision("folds", {"num_folds": number, "fold_seed": seed, "by": by}, reason, "--folds")
+    if facts.folds:
+        return Decision(
+            "folds", {"num_folds": number, "by": by}, reason, '"fold" of the cases in the datalist'
+        )
+    own = _folds_of_datalist(facts)
+    change = '"split" of the datalist, `--set fold_seed=N`' if own else "--folds, --set fold_seed=N"
+    by_rule = {"num_folds": own or min(5, units), "fold_seed": _own_seed(facts), "by": by}
+    words = f"{by_rule['num_folds']} folds, seed {by_rule['fold_seed']}"
+    asked = {"num_folds": number, "fold_seed": seed, "by": by}
+    return asked_for(asked, Decision("folds", by_rule, reason, change), words=words)
+
+
+def fold_seed_of(facts: DataFacts, settings: PlanSettings) -> int:
+    """The seed that deals the folds; the datalist's, where each of its cases has its fold.
+
+    Raises:
+        UsageError: Another one was asked for than that of given folds.
+    """
+    own, asked = _own_seed(facts), settings.fold_seed
+    if facts.folds and asked not in (None, own):
+        raise UsageError(
+            f"fold_seed is {asked}, but the datalist gives each case its fold. Leave it away (where --resume kept it: "
+            "--set fold_seed=null), or make the datalist anew with `medimg3d datalist`."
+        )
+    return own if asked is None else asked
+
+
+def _own_seed(facts: DataFacts) -> int:
+    return int(facts.split.get("seed", 0))
 
 
 def _number_of_folds(facts: DataFacts, settings: PlanSettings, units: int) -> int:
@@ -340,7 +375,7 @@ def _number_of_folds(facts: DataFacts, settings: PlanSettings, units: int) -> in
             f"kept it: --folds {own}), or make the datalist anew: `medimg3d datalist FOLDER --out FILE --num-folds "
             f"{asked}`."
         )
-    return asked or own or min(5, units)
+    return own or min(5, units) if asked is None else asked
 
 
 def _folds_of_datalist(facts: DataFacts) -> int:

@@ -6,12 +6,12 @@ It spares windows, and lets the network at full resolution learn from the surrou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from medimg3d.planning.data_facts import DataFacts
-from medimg3d.planning.decision import Decision
+from medimg3d.planning.decision import Decision, asked_for
 from medimg3d.planning.topology import Topology, fit_topology
 
 FAR_LARGER = 4.0
@@ -118,7 +118,7 @@ def plan_finder(
         margin_mm=_rounded(margin),
         jitter_mm=_rounded(jitter),
         iterations_per_epoch=steps,
-        epochs=epochs or max(1, round(ITERATIONS[device] / steps)),
+        epochs=max(1, round(ITERATIONS[device] / steps)) if epochs is None else epochs,
     )
 
 
@@ -158,9 +158,10 @@ def decide_finder(
     """
     shares = region_shares(facts, finder.margin_mm)
     small = float(np.mean(shares <= SMALL_PART))
+    begin = "The" if slices else f"An image is {times_patch:.3g} times the patch; its"
     found = (
-        f"An image is {times_patch:.3g} times the patch; its structures with a margin are {np.median(shares):.0%} of "
-        f"it (median), at most a third in {small:.0%} of the cases."
+        f"{begin} structures with a margin are {np.median(shares):.0%} of an image (median), at most a third in "
+        f"{small:.0%} of the cases."
     )
     voxel = " x ".join(f"{size:.3g}" for size in finder.voxel_mm)
     margin = " x ".join(f"{size:.3g}" for size in finder.margin_mm)
@@ -168,15 +169,14 @@ def decide_finder(
         f" A small network at {voxel} mm voxels says where they are; the network of this plan learns and predicts the "
         f"region alone, with a margin of {margin} mm (--set finder_margin_mm=N)."
     )
-    if wish != "auto":
-        return Decision("region finder", wish, f"As asked for. {found}{how if wish == 'yes' else ''}", CHANGE)
+    wanted = not slices and times_patch > FAR_LARGER and small >= MOST_CASES
+    why = "" if wanted else " It takes more than 4 times, and at most a third in 75 % of the cases."
     if slices:
-        return Decision(
-            "region finder", "no", "The network goes slice by slice, so that a slice fits.", CHANGE
-        )
-    wanted = times_patch > FAR_LARGER and small >= MOST_CASES
-    rule = " It takes more than 4 times, and at most a third in 75 % of the cases."
-    return Decision("region finder", "yes" if wanted else "no", found + (how if wanted else rule), CHANGE)
+        why = " The network goes slice by slice; the rule is for those that see volumes."
+    decision = Decision("region finder", "yes" if wanted else "no", found + why, CHANGE)
+    if wish != "auto":
+        decision = asked_for(wish, decision)
+    return replace(decision, reason=decision.reason + how) if decision.value == "yes" else decision
 
 
 def region_shares(facts: DataFacts, margin_mm: Sequence[float]) -> np.ndarray:

@@ -21,6 +21,9 @@ _WIDTHS = {
     "densenet": (32, 48, 64),
 }
 
+WIDTH_STEPS = {"segresnet": 8, "swinunetr": 12}
+"""What the filters of the first level must be a multiple of: groups of a normalization, heads of an attention."""
+
 MOST_FILTERS = {2: 16, 3: 10}
 """Filters of the lowest levels, as a multiple of the first level's (nnU-Net: 512 and 320 for 32)."""
 
@@ -28,6 +31,11 @@ MOST_FILTERS = {2: 16, 3: 10}
 def divisor_of(network: str) -> int:
     """What every axis of a patch must be a multiple of; 1 for networks that leave a short axis alone."""
     return 2 ** (_LEVELS[network] - 1) if network in _LEVELS else 1
+
+
+def has_own_depth(network: str) -> bool:
+    """Whether its levels are given, however often the axes of a patch could be halved."""
+    return network in _LEVELS
 
 
 def widths_of(network: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +19,10 @@ from medimg3d.planning.data_decisions import (
     decide_slices,
     decide_spacing,
     decide_task,
+    fold_seed_of,
 )
 from medimg3d.planning.data_facts import DataFacts
-from medimg3d.planning.decision import Decision, chosen
+from medimg3d.planning.decision import Decision, asked_for, times
 from medimg3d.planning.finder import (
     FAR_LARGER,
     LEAST_VOXELS,
@@ -33,7 +35,14 @@ from medimg3d.planning.finder import (
     region_shares,
 )
 from medimg3d.planning.label_scheme import LabelScheme, read_label_scheme
-from medimg3d.planning.networks import divisor_of, first_width, learning_rate_of, topology_of, voxels_of
+from medimg3d.planning.networks import (
+    divisor_of,
+    first_width,
+    has_own_depth,
+    learning_rate_of,
+    topology_of,
+    voxels_of,
+)
 from medimg3d.planning.plan import Plan
 from medimg3d.planning.settings import PlanSettings
 from medimg3d.planning.topology import Topology, first_patch
@@ -49,6 +58,11 @@ ITERATIONS = {"cpu": 4_000, "cuda": 25_000}
 
 EPOCH_STEPS = (10, 250)
 """Fewest and most steps of an epoch."""
+
+MOST_PATCHES = 8
+"""Patches of a case in an epoch, at most."""
+
+WEIGHT_DECAY = {"segmentation": 0.01, "classification": 0.05}
 
 FEWEST_LEVELS = 3
 
@@ -81,7 +95,12 @@ def draft_plan(facts: DataFacts, datalist: Datalist, settings: PlanSettings) -> 
         else Decision("voxel size", None, "Images are brought to one size.")
     )
     slices, slice_axis = decide_slices(facts, spacing.value, settings, divisor_of(network.value))
-    if task.value == "classification" and slice_axis is not None:
+    if task.value == "classification" and facts.num_axes == 3:
+        if settings.dimension == "2d":
+            raise UsageError(
+                "--dimension 2d goes through volumes slice by slice, and a classifier takes the whole image; leave it "
+                "away (where --resume kept it: --set dimension=null)."
+            )
         slices, slice_axis = replace(slices, value="3D", reason="A classifier takes the whole image."), None
     size = settings.patch_size if scheme else settings.image_size
     if size is not None and len(size) not in (facts.num_axes, facts.num_axes - (slice_axis is not None)):
@@ -109,58 +128,72 @@ def draft_plan(facts: DataFacts, datalist: Datalist, settings: PlanSettings) -> 
         scheme=scheme,
         network=network.value,
         topology=Topology((1,), ((1,),), ((3,),)),
-        width=settings.width or first_width(network.value, settings.device),
+        width=_given(settings.width, first_width(network.value, settings.device)),
         batch_size=1,
         mirror_axes=tuple(mirroring.value),
         num_folds=folds.value["num_folds"],
-        fold_seed=folds.value["fold_seed"],
+        fold_seed=fold_seed_of(facts, settings),
         split_by=folds.value["by"],
         decisions=tuple(decisions),
-        weight_decay=settings.weight_decay or (0.01 if scheme else 0.05),
-        learning_rate=settings.learning_rate or learning_rate_of(network.value),
+        weight_decay=_given(settings.weight_decay, WEIGHT_DECAY[task.value]),
+        learning_rate=_given(settings.learning_rate, learning_rate_of(network.value)),
     )
-    if any(axis >= plan.facts.num_axes for axis in plan.mirror_axes):
-        raise UsageError(f"--mirror names axis {max(plan.mirror_axes)}; expected 0 to {facts.num_axes - 1}.")
     return _with_patch(plan) if scheme else _with_image_size(plan)
 
 
 def finish_plan(plan: Plan) -> Plan:
     """The decisions that follow from patch and batch: length, prediction, what is not built."""
     settings = plan.settings
-    cover = _patches_per_case(plan)
-    wanted = math.ceil(plan.num_training * min(8, cover) / plan.batch_size)
-    steps = settings.iterations_per_epoch or int(np.clip(wanted, *EPOCH_STEPS))
+    steps_rule = _steps_by_rule(plan)
+    steps = _given(settings.iterations_per_epoch, int(steps_rule.value))
     total = ITERATIONS[settings.device]
-    if plan.is_segmentation:
-        epochs = settings.epochs or max(1, round(total / steps))
-        why_steps = (
-            f"{plan.num_training} cases of {cover:.3g} patches each, {plan.batch_size} at once; 10 to 250."
-        )
-    else:
-        epochs = settings.epochs or max(8, min(60, round(total / 4 / steps)))
-        why_steps = f"{plan.num_training} images, {plan.batch_size} at once; 10 to 250."
-    length = f"{epochs * steps} steps in all"
+    by_rule = max(1, round(total / steps))
+    if not plan.is_segmentation:
+        by_rule = max(8, min(60, round(total / 4 / steps)))
+    epochs = _given(settings.epochs, by_rule)
+    why_epochs = (
+        f"{by_rule * steps} steps in all. The length is fixed beforehand and validation chooses nothing; `medimg3d "
+        "train --minutes` fits it to your time."
+    )
+    if epochs != by_rule:
+        why_epochs += f" {epochs} epochs are {epochs * steps} steps."
     plan = plan.decided(
-        Decision("steps of an epoch", steps, why_steps, "--set iterations_per_epoch=N"),
-        Decision(
-            "epochs",
-            epochs,
-            f"{length}. The length is fixed beforehand and validation chooses nothing; `medimg3d train --minutes` fits "
-            "it to your time.",
-            "--epochs",
-        ),
-        Decision(
-            "optimizer",
-            f"AdamW, {plan.learning_rate:g}",
-            f"Falls to zero over the run; weight decay {plan.weight_decay:g}; the weights kept are a moving average.",
-            "--set learning_rate=X, --set weight_decay=X",
-        ),
-        Decision("loss", *_loss(plan)),
-        Decision("augmentation", *_augmentation(plan)),
+        asked_for(steps, steps_rule),
+        asked_for(epochs, Decision("epochs", by_rule, why_epochs, "--epochs")),
+        _explain_optimizer(plan),
+        _loss(plan),
+        *_augmentation(plan),
         iterations_per_epoch=steps,
         epochs=epochs,
     )
     return _note_large_volumes(plan) if plan.is_segmentation else plan
+
+
+def _steps_by_rule(plan: Plan) -> Decision:
+    fewest, most = EPOCH_STEPS
+    cover = _patches_per_case(plan)
+    seen = min(MOST_PATCHES, cover)
+    steps = int(np.clip(math.ceil(plan.num_training * seen / plan.batch_size), fewest, most))
+    what = f"{plan.num_training} images"
+    if plan.is_segmentation:
+        what = f"{seen:.3g} patch{'es' if seen > 1 else ''} of each of {plan.num_training} cases"
+        if cover > seen:
+            whole = "an image" if plan.finder is None else "a region"
+            what += f" ({whole} is {cover:.3g} times the patch, of which {MOST_PATCHES} count)"
+    why = f"An epoch sees {what}, {plan.batch_size} at once; at least {fewest} steps, at most {most}."
+    return Decision("steps of an epoch", steps, why, "--set iterations_per_epoch=N")
+
+
+def _explain_optimizer(plan: Plan) -> Decision:
+    rate, decay = learning_rate_of(plan.network), WEIGHT_DECAY[plan.task]
+    why = "The learning rate falls to zero over the run; the weights kept are a moving average."
+    change = "--set learning_rate=X, --set weight_decay=X"
+
+    def words(rate: float, decay: float) -> str:
+        return f"AdamW, {rate:g}, weight decay {decay:g}"
+
+    rule = Decision("optimizer", words(rate, decay), why, change)
+    return asked_for(words(plan.learning_rate, plan.weight_decay), rule)
 
 
 def may_have_finder(plan: Plan) -> bool:
@@ -275,7 +308,7 @@ def _decide_network(task: str, settings: PlanSettings) -> Decision:
             "(nnU-Net Revisited, arXiv:2404.09556)."
         )
         return Decision("network", "dynunet", why, "--network")
-    return chosen("network", name, "--network")
+    return asked_for(name, _decide_network(task, replace(settings, network="auto")))
 
 
 def _describe_scheme(scheme: LabelScheme, facts: DataFacts) -> Decision:
@@ -299,21 +332,24 @@ def _describe_scheme(scheme: LabelScheme, facts: DataFacts) -> Decision:
 
 def _with_patch(plan: Plan) -> Plan:
     settings, shape = plan.settings, median_shape(plan)
-    if settings.patch_size is not None:
-        patch = list(settings.patch_size)
-        if plan.slice_axis is not None and len(patch) == plan.facts.num_axes:
-            del patch[plan.slice_axis]
-        asked = with_topology(plan, tuple(patch))
-        reason = "As asked for" + (
-            f", widened to what {plan.network} can halve." if list(asked.topology.patch) != patch else "."
-        )
-        plan = asked.decided(Decision("patch", list(asked.patch_size), reason, "--patch"))
+    most = float(MOST_VOXELS[settings.device]) if settings.memory_gb is None else 256.0**3
+    patch = _at_least_16_somewhere(first_patch(shape, plan.spacing_for_shape(), most_voxels=most))
+    ruled = with_topology(plan, patch)
+    rule = _explain_patch(ruled, shape)
+    if settings.patch_size is None:
+        plan = ruled.decided(rule)
     else:
-        most = float(MOST_VOXELS[settings.device]) if settings.memory_gb is None else 256.0**3
-        patch_ = first_patch(shape, plan.spacing_for_shape(), most_voxels=most)
-        plan = with_topology(plan, _at_least_16_somewhere(patch_))
-        plan = plan.decided(_explain_patch(plan, shape))
-    batch = settings.batch_size or first_batch(plan)
+        asked = list(settings.patch_size)
+        if plan.slice_axis is not None and len(asked) == plan.facts.num_axes:
+            del asked[plan.slice_axis]
+        plan = with_topology(plan, tuple(asked))
+        decision = asked_for(list(plan.patch_size), rule, words=f"at most {times(rule.value)}")
+        note = "" if plan.patch_size == ruled.patch_size else f" This one sees {_cover(plan, shape):.0%}."
+        if list(plan.topology.patch) != asked:
+            note += f" {times(settings.patch_size)} was asked for, widened to what {plan.network} can halve."
+        decision = replace(decision, reason=decision.reason + note)
+        plan = plan.decided(decision)
+    batch = _given(settings.batch_size, first_batch(plan))
     return plan.decided(explain_batch(plan, batch), _explain_levels(plan), batch_size=batch)
 
 
@@ -338,12 +374,15 @@ def first_batch(plan: Plan) -> int:
 
 def explain_batch(plan: Plan, batch: int) -> Decision:
     """The decision on the batch."""
-    if plan.settings.batch_size is not None:
-        return chosen("batch", batch, "--batch")
-    what = "patches" if plan.is_segmentation else "images"
-    return Decision(
-        "batch", batch, f"A step sees {batch} {what}; at least 2, at most 5 % of all voxels.", "--batch"
-    )
+    asked, memory_gb = plan.settings.batch_size, plan.settings.memory_gb
+    by_rule = batch
+    if asked is not None:
+        by_rule = first_batch(plan) if plan.is_segmentation else _first_image_batch(plan)
+    why = f"A step sees {by_rule} images; at most 4, or a quarter of those in training where that is more."
+    if plan.is_segmentation:
+        why = f"A step sees {by_rule} patches; at least 2, at most 5 % of all voxels."
+    words = str(by_rule) if memory_gb is None else f"{by_rule}, or more where the memory has room"
+    return asked_for(batch, Decision("batch", by_rule, why, "--batch"), words=words)
 
 
 def explain_size(plan: Plan) -> list[Decision]:
@@ -356,27 +395,45 @@ def explain_size(plan: Plan) -> list[Decision]:
 
 def _explain_patch(plan: Plan, shape: list[float]) -> Decision:
     whole = " x ".join(f"{size:.0f}" for size in shape)
-    cover = float(np.prod(np.minimum(1.0, np.array(plan.topology.patch) / np.array(shape))))
     what = "image" if plan.finder is None else "region"
     unit = "in mm " if plan.spacing_mm else ""
     why = (
-        f"The median {what} is {whole} voxels, of which a patch sees {cover:.0%}; as long {unit}along every axis as "
-        "it can be, and a multiple of what the network divides it by."
+        f"The median {what} is {whole} voxels, of which a patch sees {_cover(plan, shape):.0%}; as long {unit}"
+        "along every axis as it can be, and a multiple of what the network divides it by."
     )
     return Decision("patch", list(plan.patch_size), why, "--patch")
 
 
+def _cover(plan: Plan, shape: list[float]) -> float:
+    """Share of an image that a patch sees."""
+    return float(np.prod(np.minimum(1.0, np.array(plan.topology.patch) / np.array(shape))))
+
+
 def _explain_levels(plan: Plan) -> Decision:
-    topology = plan.topology
-    times = ", ".join(str(divisor) for divisor in topology.divisors)
-    why = f"{topology.num_levels} levels; the axes are divided by {times}"
+    topology, settings = plan.topology, plan.settings
+    divisors = ", ".join(str(divisor) for divisor in topology.divisors)
+    why = f"{topology.num_levels} levels; the axes are divided by {divisors}"
     if any(1 in kernel for kernel in topology.kernels):
         why += ", and kernels have 1 voxel along the thick axis until voxels are about cubes"
-    why += f". The first level has {plan.width} filters."
+    if settings.max_poolings != PlanSettings.max_poolings:
+        why += f" (at most {settings.max_poolings} halvings as asked for; by the rule {PlanSettings.max_poolings})"
+    why += f". The first level has {plan.width} filters{_asked_width(plan)}."
     if plan.deep_supervision:
         why += " Lower levels are trained on the label, too (deep supervision)."
+    elif not settings.deep_supervision and plan.network == "dynunet":
+        why += " Lower levels are not trained on the label, as asked for."
     value = {"levels": topology.num_levels, "filters": plan.width}
-    return Decision("depth and width", value, why, "--set width=N, --set max_poolings=N")
+    own_depth = has_own_depth(plan.network)
+    change = "--set width=N" if own_depth else "--set width=N, --set max_poolings=N"
+    return Decision("depth and width", value, why, change)
+
+
+def _asked_width(plan: Plan) -> str:
+    settings, by_rule = plan.settings, first_width(plan.network, plan.settings.device)
+    if settings.width in (None, by_rule):
+        return ""
+    more = ", or more where the memory has room" if settings.memory_gb is not None else ""
+    return f" as asked for; by the rule {by_rule}{more}"
 
 
 def _with_image_size(plan: Plan) -> Plan:
@@ -386,28 +443,33 @@ def _with_image_size(plan: Plan) -> Plan:
         ({"cpu": 128, "cuda": 224} if axes == 2 else {"cpu": 64, "cuda": 96})[settings.device],
         32 if axes == 2 else 8,
     )
+    ratio = min(1.0, longest / max(shape))
+    size = [int(max(step, round(own * ratio / step) * step)) for own in shape]
+    why = (
+        f"The longest side of {longest} is enough for what a film or crop shows as a whole; the sides keep about "
+        f"the ratio of the median image ({' x '.join(f'{own:.0f}' for own in shape)})."
+    )
+    size = size[::-1] if plan.is_picture else size  # films are read as rows, columns
+    decision = Decision(
+        "image size", size, why + (" Rows, columns." if plan.is_picture else ""), "--image-size"
+    )
     if settings.image_size is not None:
-        size, decision = (
-            list(settings.image_size),
-            chosen("image size", list(settings.image_size), "--image-size"),
-        )
-    else:
-        ratio = min(1.0, longest / max(shape))
-        size = [int(max(step, round(own * ratio / step) * step)) for own in shape]
-        why = (
-            f"The longest side of {longest} is enough for what a film or crop shows as a whole; the sides keep about "
-            f"the ratio of the median image ({' x '.join(f'{own:.0f}' for own in shape)})."
-        )
-        size = size[::-1] if plan.is_picture else size  # films are read as rows, columns
-        decision = Decision(
-            "image size", size, why + (" Rows, columns." if plan.is_picture else ""), "--image-size"
-        )
+        size = list(settings.image_size)
+        decision = asked_for(size, decision, words=times(decision.value))
     ones = ((1,) * axes,)
     plan = replace(plan, topology=Topology(tuple(size), ones, ones))
-    batch = settings.batch_size or int(
-        np.clip(524_288 // voxels_of(size), 4, max(4, min(32, plan.num_training // 4)))
-    )
+    batch = _given(settings.batch_size, _first_image_batch(plan))
     return plan.decided(decision, explain_batch(plan, batch), batch_size=batch)
+
+
+def _first_image_batch(plan: Plan) -> int:
+    most = max(4, min(32, plan.num_training // 4))
+    return int(np.clip(524_288 // voxels_of(plan.topology.patch), 4, most))
+
+
+def _given(asked: Any, by_rule: Any) -> Any:
+    """What was asked for, be it 0; else what the rule says."""
+    return by_rule if asked is None else asked
 
 
 def _patches_per_case(plan: Plan) -> float:
@@ -417,35 +479,41 @@ def _patches_per_case(plan: Plan) -> float:
     return float(max(1.0, np.prod(shape) / voxels_of(plan.patch_size)))
 
 
-def _loss(plan: Plan) -> tuple[str, str, str]:
+def _loss(plan: Plan) -> Decision:
     if not plan.is_segmentation:
         counts = ", ".join(f"{name} {count}" for name, count in plan.facts.class_counts.items())
-        return (
+        return Decision(
+            "loss",
             "cross-entropy, weighted",
             f"Every class counts alike however many cases it has ({counts}); labels are smoothed by 0.1.",
             "`train#loss` in configs/train.json",
         )
     assert plan.scheme is not None
-    if plan.scheme.regions:
-        return (
-            "Dice + binary cross-entropy",
-            "Regions overlap: each is its own yes or no.",
-            "`train#head_loss`",
-        )
-    name = "Dice + focal" if plan.settings.loss == "dice_focal" else "Dice + cross-entropy"
+    change = "--set loss=dice_ce|dice_focal"
+    names = {"dice_ce": "Dice + cross-entropy", "dice_focal": "Dice + focal"}
     where = " over the labelled voxels" if plan.scheme.ignore_label is not None else ""
-    return name, f"Dice over the whole batch, without the background{where}.", "--set loss=dice_ce|dice_focal"
+    why = f"Dice over the whole batch, without the background{where}."
+    if plan.scheme.regions:
+        names = {"dice_ce": "Dice + binary cross-entropy", "dice_focal": "Dice + binary focal"}
+        why = f"Regions overlap: each is its own yes or no{where}."
+    rule = Decision("loss", names["dice_ce"], why, change)
+    return asked_for(names[plan.settings.loss], rule)
 
 
-def _augmentation(plan: Plan) -> tuple[str, str, str]:
-    if plan.settings.augmentation == "none":
-        return "none", "As asked for.", "--set augmentation=full|none"
+def _augmentation(plan: Plan) -> list[Decision]:
+    settings, kind = plan.settings, "full"
+    why = "Shifts, turns, scaling, contrast, brightness, noise, blur, covered spots: the films of another machine."
     if plan.is_segmentation:
-        share = f"{plan.settings.foreground_share:.0%} of the patches are centred on a structure."
-        why = f"nnU-Net's list: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma. {share}"
-    else:
-        why = "Shifts, turns, scaling, contrast, brightness, noise, blur, covered spots: the films of another machine."
-    return "full", why, "--set augmentation=full|none"
+        why = "nnU-Net's list: rotation, scaling, noise, blur, brightness, contrast, low resolution, gamma."
+    rule = Decision("augmentation", kind, why, "--set augmentation=full|none")
+    decision = asked_for(settings.augmentation, rule)
+    if not plan.is_segmentation:
+        return [decision]
+    by_rule = f"{PlanSettings.foreground_share:.0%} on a structure"
+    centres = Decision(
+        "patch centres", by_rule, "The others lie anywhere (nnU-Net's rule).", "--set foreground_share=X"
+    )
+    return [asked_for(f"{settings.foreground_share:.0%} on a structure", centres), decision]
 
 
 def _note_large_volumes(plan: Plan) -> Plan:

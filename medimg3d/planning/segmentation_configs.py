@@ -277,6 +277,8 @@ def _head_loss(plan: Plan) -> Config:
             block["regions"] = [list(values) for values in scheme.regions.values()]
         if scheme.ignore_label is not None:
             block["ignore_label"] = scheme.ignore_label
+        if plan.settings.loss == "dice_focal":
+            block["focal"] = True
         return block
     name = "DiceFocalLoss" if plan.settings.loss == "dice_focal" else "DiceCELoss"
     return {

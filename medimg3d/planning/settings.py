@@ -7,12 +7,56 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from medimg3d.errors import UsageError
+from medimg3d.planning.networks import WIDTH_STEPS, has_own_depth
 
 NETWORKS = ("auto", "dynunet", "unet", "segresnet", "mednext", "swinunetr", "densenet")
 MODALITIES = ("ct", "mri", "pet", "film", "other")
+
+_CHOICES = {
+    "network": NETWORKS,
+    "task": ("segmentation", "classification"),
+    "dimension": ("2d", "3d"),
+    "device": ("cpu", "cuda"),
+    "loss": ("dice_ce", "dice_focal"),
+    "augmentation": ("full", "none"),
+    "finder": ("auto", "yes", "no"),
+}
+
+_ABOVE_0 = ("memory_gb", "learning_rate", "finder_margin_mm")
+
+_LEAST = {
+    "batch_size": 1,
+    "width": 1,
+    "max_poolings": 2,  # a network has three levels
+    "iterations_per_epoch": 1,
+    "epochs": 1,
+    "weight_decay": 0,
+    "windows_per_batch": 1,
+    "finder_epochs": 1,
+    "num_folds": 2,
+    "fold_seed": 0,
+    "num_workers": 0,
+}
+
+_WINDOW = "two numbers, the lower before the higher, such as [-100, 400]"
+
+_LISTS = {
+    "spacing_mm": "two or three numbers above 0",
+    "patch_size": "two or three whole numbers above 0",
+    "image_size": "two or three whole numbers above 0",
+    "mirror_axes": "different axes, each 0, 1 or 2, such as [0, 1]",
+    "window": _WINDOW,
+    "modality": f"one of {', '.join(MODALITIES)}",
+}
+"""What is expected of the settings that are lists."""
+
+_KINDS: Mapping[Any, str] = {bool: "yes or no", int: "a whole number", float: "a number", str: "a word"}
+
+_YES_NO = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+"""YAML's words."""
 
 
 @dataclass(frozen=True)
@@ -56,60 +100,67 @@ class PlanSettings:
     num_workers: int = 2
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(PlanSettings)
+        if isinstance(self.finder, bool):  # YAML's yes and no
+            object.__setattr__(self, "finder", "yes" if self.finder else "no")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise UsageError(f"{name} is {value!r}; expected one of {', '.join(choices)}.")
         for field_ in fields(self):
             value = getattr(self, field_.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field_.name, tuple(value))
-        self._check_choice("network", NETWORKS)
-        self._check_choice("task", ("segmentation", "classification"))
-        self._check_choice("dimension", ("2d", "3d"))
-        self._check_choice("device", ("cpu", "cuda"))
-        self._check_choice("loss", ("dice_ce", "dice_focal"))
-        self._check_choice("augmentation", ("full", "none"))
-        self._check_finder()
-        self._check_window()
+            if value is None:  # leaves a setting open
+                object.__setattr__(self, field_.name, field_.default)
+                continue
+            try:
+                typed = _as_declared(value, hints[field_.name])
+            except ValueError as err:
+                raise _unexpected(field_.name, value, _LISTS.get(field_.name, str(err))) from err
+            object.__setattr__(self, field_.name, typed)
+        self._check_lists()
+        self._check_numbers()
+        self._check_network()
+
+    def _check_lists(self) -> None:
         kinds = (self.modality,) if isinstance(self.modality, str) else self.modality or ()
-        for kind in kinds:
-            if kind not in MODALITIES:
-                raise UsageError(f"modality is {kind!r}; expected one of {', '.join(MODALITIES)}.")
+        if any(kind not in MODALITIES for kind in kinds):
+            raise _unexpected("modality", self.modality, _LISTS["modality"])
         for name in ("patch_size", "image_size", "spacing_mm"):
             sizes = getattr(self, name)
             if sizes is not None and (len(sizes) not in (2, 3) or any(size <= 0 for size in sizes)):
-                raise UsageError(f"{name} is {list(sizes)}; expected two or three numbers above 0.")
-        for name in ("memory_gb", "batch_size", "width", "epochs", "iterations_per_epoch", "learning_rate"):
+                raise _unexpected(name, sizes, _LISTS[name])
+        axes = self.mirror_axes or ()
+        if len(set(axes)) < len(axes) or not set(axes) <= {0, 1, 2}:
+            raise _unexpected("mirror_axes", axes, _LISTS["mirror_axes"])
+        if self.window is not None and (len(self.window) != 2 or not self.window[0] < self.window[1]):
+            raise _unexpected("window", self.window, _WINDOW)
+
+    def _check_numbers(self) -> None:
+        for name in _ABOVE_0:
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise UsageError(f"{name} is {value}; expected a number above 0.")
+                raise _unexpected(name, value, "a number above 0")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                what = "a number" if name == "weight_decay" else "a whole number"
+                raise _unexpected(name, value, f"{what} from {least}")
         if not 0 < self.foreground_share <= 1:
-            raise UsageError(f"foreground_share is {self.foreground_share}; expected above 0, at most 1.")
+            raise _unexpected("foreground_share", self.foreground_share, "above 0, at most 1")
         if not 0 <= self.window_overlap < 1:
-            raise UsageError(f"window_overlap is {self.window_overlap}; expected 0 or more, below 1.")
+            raise _unexpected("window_overlap", self.window_overlap, "0 or more, below 1")
 
-    def _check_finder(self) -> None:
-        if isinstance(self.finder, bool):  # YAML's yes and no
-            object.__setattr__(self, "finder", "yes" if self.finder else "no")
-        self._check_choice("finder", ("auto", "yes", "no"))
-        for name in ("finder_margin_mm", "finder_epochs"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UsageError(f"{name} is {value}; expected a number above 0.")
-
-    def _check_window(self) -> None:
-        window = self.window
-        if window is None:
-            return
-        is_pair = isinstance(window, tuple) and len(window) == 2
-        is_pair = is_pair and all(isinstance(bound, (int, float)) for bound in window)
-        if not is_pair or not -math.inf < window[0] < window[1] < math.inf:
-            shown = list(window) if isinstance(window, tuple) else window
+    def _check_network(self) -> None:
+        """What a named network has no choice of."""
+        step = WIDTH_STEPS.get(self.network, 1)
+        if self.width is not None and self.width % step:
+            raise _unexpected("width", self.width, f"a multiple of {step} for {self.network}")
+        default = PlanSettings.max_poolings
+        if self.max_poolings != default and has_own_depth(self.network):
             raise UsageError(
-                f"window is {shown}; expected two numbers, the lower before the higher, such as [-100, 400]."
+                f"max_poolings is {self.max_poolings}, but {self.network} has a depth of its own; expected dynunet or "
+                "unet. Leave it away (where --resume kept it: --set max_poolings=null)."
             )
-
-    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value is not None and value not in choices:
-            raise UsageError(f"{name} is {value!r}; expected one of {', '.join(choices)}.")
 
     def given(self) -> dict[str, Any]:
         """Those that differ from the defaults, as plain values."""
@@ -153,10 +204,55 @@ def with_values(settings: PlanSettings, values: Mapping[str, Any]) -> PlanSettin
     """
     for name in values:
         _known(name)
-    try:
-        return replace(settings, **values)
-    except TypeError as err:
-        raise UsageError(f"The settings {', '.join(values)} hold a value of the wrong kind ({err}).") from err
+    return replace(settings, **values)
+
+
+def _as_declared(value: Any, hint: Any) -> Any:
+    """A value as the annotation of its field has it: lists as tuples, YAML's words as yes and no.
+
+    Raises:
+        ValueError: It is of another kind; says what is expected.
+    """
+    options = [option for option in get_args(hint) or (hint,) if option is not type(None)]
+    if get_origin(hint) is tuple:
+        options = [hint]
+    for option in options:
+        if get_origin(option) is tuple:
+            if option == tuple[int, ...] and isinstance(value, int):
+                value = (value,)
+            if isinstance(value, (list, tuple)):
+                return tuple(_as_declared(one, get_args(option)[0]) for one in value)
+        elif (found := _plain(value, option)) is not None:
+            return found
+    raise ValueError(" or ".join(_KINDS.get(option, "a list") for option in options))
+
+
+def _plain(value: Any, kind: type) -> Any:
+    """The value, where it is of a kind or can be read as one; else None."""
+    if kind is bool:
+        return _YES_NO.get(value.lower()) if isinstance(value, str) else _only(value, bool)
+    if isinstance(value, bool):
+        return None
+    if kind is int:
+        return int(value) if isinstance(value, float) and value.is_integer() else _only(value, int)
+    if kind is float:
+        try:
+            number = (
+                float(value) if isinstance(value, (int, float, str)) else math.nan
+            )  # 1e-3 is text to YAML
+        except ValueError:
+            return None
+        return None if not math.isfinite(number) else number if isinstance(value, str) else value
+    return _only(value, kind)
+
+
+def _only(value: Any, kind: type) -> Any:
+    return value if isinstance(value, kind) else None
+
+
+def _unexpected(name: str, value: Any, expected: str) -> UsageError:
+    shown = list(value) if isinstance(value, tuple) else value
+    return UsageError(f"{name} is {shown!r}; expected {expected}.")
 
 
 def _known(name: str) -> bool:

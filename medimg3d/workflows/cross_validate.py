@@ -19,11 +19,11 @@ from medimg3d.bundle.folder import BundleFolder, read_json
 from medimg3d.bundle.inference import channel_names
 from medimg3d.data.channel_inputs import find_case_inputs
 from medimg3d.data.content_hash import content_sha256
-from medimg3d.data.folds import case_name, select_fold
+from medimg3d.data.folds import assign_folds, case_name, select_fold
 from medimg3d.data.inputs import InputFile
 from medimg3d.data.json_file import write_json
 from medimg3d.data.label_regions import LabelRegions
-from medimg3d.errors import BundleError, UsageError
+from medimg3d.errors import BundleError, DataError, UsageError
 from medimg3d.workflows.data_check import DataCheck, check_list
 from medimg3d.workflows.evaluate import evaluate
 from medimg3d.workflows.held_out_softmax import write_softmax
@@ -31,7 +31,7 @@ from medimg3d.workflows.jobs import Job
 from medimg3d.workflows.predict import predict
 from medimg3d.workflows.ray_jobs import RayCluster, ray_jobs
 from medimg3d.workflows.train import SETTINGS, train
-from medimg3d.workflows.training_copy import CHECKPOINT, find_datalist
+from medimg3d.workflows.training_copy import CHECKPOINT, count_folds, find_datalist, read_training_list
 
 STATE = "cross_validation.json"
 SUMMARY = Path("held_out") / "summary.json"
@@ -40,6 +40,7 @@ POOLED = "cross_validation"
 _MEANING = ("labels", "regions", "ignore_label", "voxel_size")  # keys of a datalist that scores depend on
 _OWN_NAME = "own_name"
 _PATHS = ("cache_dir", "start_from")  # options of a training
+_USUAL_PRECISION = "auto"
 _WITHOUT_EFFECT = ("progress", "num_workers", "cache_dir", "tracking", "max_minutes")
 
 Say = Callable[[str], None]
@@ -133,7 +134,7 @@ def cross_validate(
     bundle: Path,
     *,
     out: Path,
-    folds: Sequence[int],
+    folds: Sequence[int] | None = None,
     dataset_dir: Path | None = None,
     datalist: Path | None = None,
     softmax: bool = False,
@@ -151,7 +152,7 @@ def cross_validate(
         bundle: The bundle whose recipe is judged.
         out: Gets ``fold_<k>/`` (a trained bundle each, with its predictions in ``held_out/``),
             ``cross_validation/``, the table and ``cross_validation.json``.
-        folds: Which folds to run; folds that ``out`` holds already are kept.
+        folds: Which folds to run, all that hold cases if None; folds that ``out`` holds already are kept.
         dataset_dir: Decathlon root.
         datalist: Datalist file instead.
         softmax: Keep the class probabilities of the held-out cases too (``held_out/softmax/<case>.npz``, float16,
@@ -167,9 +168,10 @@ def cross_validate(
         The table and the summaries.
 
     Raises:
-        UsageError: No fold was asked for, the bundle is a classifier, ``out`` was begun with something else, a
-            cluster and ``max_minutes`` were asked for, or the probabilities of overlapping regions.
+        UsageError: No fold was asked for, or one without cases, the bundle is a classifier, ``out`` was begun with
+            something else, a cluster and ``max_minutes`` were asked for, or the probabilities of overlapping regions.
         RefusedDataError: The check refuses cases (see :func:`medimg3d.workflows.data_check.check_list`).
+        DataError: The datalist has fewer patients (cases) than folds.
         BundleError: Held-out cases could not be predicted.
     """
     if cluster is not None and training.get("max_minutes") is not None:
@@ -191,7 +193,7 @@ def cross_validate(
             outcomes = ray.run(begun.jobs(), out / "jobs", say=say)
         failed = {outcome.name: outcome.reason for outcome in outcomes if not outcome.is_done}
     else:
-        for fold in folds:
+        for fold in begun.folds:
             begun.run(fold, say)
     return begun.finish(failed)
 
@@ -200,7 +202,7 @@ def begin_folds(
     bundle: Path,
     *,
     out: Path,
-    folds: Sequence[int],
+    folds: Sequence[int] | None,
     list_file: Path,
     softmax: bool = False,
     check: DataCheck | None = DataCheck(),
@@ -211,18 +213,19 @@ def begin_folds(
     Args:
         bundle: The bundle whose recipe is judged.
         out: As for :func:`cross_validate`.
-        folds: Which folds to run.
+        folds: Which folds to run; all that hold cases if None.
         list_file: The datalist.
         softmax: Keep the class probabilities of the held-out cases.
         check: How the data are checked; None to go unchecked.
         **training: As for :func:`cross_validate`.
 
     Raises:
-        UsageError: No fold was asked for, the bundle is a classifier, ``out`` was begun with something else, or the
-            probabilities of overlapping regions were asked for.
+        UsageError: No fold was asked for, one twice or one without cases, the bundle is a classifier, ``out`` was
+            begun with something else, or the probabilities of overlapping regions were asked for.
         RefusedDataError: The check refuses cases.
+        DataError: The datalist has fewer patients (cases) than folds.
     """
-    if not folds:
+    if folds is not None and not folds:
         raise UsageError("No fold was asked for; expected at least one, for example --folds 0,1.")
     source = BundleFolder(bundle)
     if source.is_classifier:
@@ -238,8 +241,62 @@ def begin_folds(
     if check is not None:  # once for all folds; what is dropped is neither trained on nor scored
         checked = check_list(list_file, out, check, bundle=source)
         list_file, rejected = checked.list_file.resolve(), checked.report.rejected
+    filled = folds_with_cases(
+        source, list_file, overlay=training.get("overlay"), overrides=training.get("overrides")
+    )
+    folds = filled if folds is None else folds
+    _refuse_other_folds(folds, filled, list_file)
     _begin(out, _settings(bundle, list_file, training))
     return BegunFolds(bundle, out, list_file, tuple(folds), softmax, training, rejected)
+
+
+def folds_with_cases(
+    bundle: BundleFolder,
+    list_file: Path,
+    *,
+    overlay: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """The folds that hold cases, dealt out as a training deals them.
+
+    Args:
+        bundle: The bundle whose recipe is followed.
+        list_file: The datalist.
+        overlay: The variant that the training asks for.
+        overrides: Values of ``train.json`` by id that the training asks for.
+
+    Returns:
+        The folds, in their order.
+
+    Raises:
+        DataError: It is no datalist, has fewer patients (cases) than folds, or a case carries a fold beyond them.
+    """
+    variant = read_json(bundle.config(overlay)) if overlay else {}
+    training_list = read_training_list(
+        list_file, of_classes=bundle.is_classifier, class_names=variant.get("class_names")
+    )
+    recipe = read_json(bundle.config("train")) | {"num_folds": count_folds(bundle, training_list)}
+    if "seed" in training_list.split:
+        recipe["fold_seed"] = training_list.split["seed"]
+    recipe |= variant | dict(overrides or {})
+    num_folds, seed = int(recipe["num_folds"]), int(recipe["fold_seed"])
+    try:
+        return sorted(set(assign_folds(training_list.cases, num_folds=num_folds, seed=seed)))
+    except ValueError as err:
+        raise DataError(f"{err} Make the datalist anew with medimg3d datalist --num-folds.") from err
+
+
+def _refuse_other_folds(folds: Sequence[int], filled: Sequence[int], list_file: Path) -> None:
+    for fold, times in Counter(folds).items():
+        if fold not in filled:
+            raise UsageError(
+                f"{list_file.name} has no case in fold {fold}; expected folds among {', '.join(map(str, filled))}. "
+                "Ask for those, or make the datalist anew with medimg3d datalist --num-folds."
+            )
+        if times > 1:
+            raise UsageError(
+                f"Fold {fold} was asked for {times} times; expected once. Leave the others away."
+            )
 
 
 def _run_fold(
@@ -324,6 +381,8 @@ def _settings(bundle: Path, list_file: Path, training: Mapping[str, Any]) -> dic
         for name, value in training.items()
         if value not in (None, False, {}) and name not in _WITHOUT_EFFECT
     }
+    if chosen.get("precision") == _USUAL_PRECISION:  # `train --fold all` names it, `cross-validate` does not
+        del chosen["precision"]
     recipes = ("train", "inference", *((FINDER_CONFIG,) if has_finder(source) else ()))
     return {
         "format": 1,
@@ -341,6 +400,8 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
         write_json(settings, path)
         return
     begun = read_json(path)
+    if begun.get("training", {}).get("precision") == _USUAL_PRECISION:  # of an earlier version
+        del begun["training"]["precision"]
     for name, value in settings.items():
         if begun.get(name) != json.loads(json.dumps(value)):
             raise UsageError(

@@ -129,7 +129,7 @@ def choose(
 
     The best single configuration is the one with the highest mean Dice. A combination takes its place only if its
     gain is surely above 0, for it costs more time; a rule is taken only if its own gain is. Several rules must help
-    together as well, else the best one stays alone.
+    together as well, else the best one stays alone; what adds nothing to the others goes.
 
     Args:
         scores: The cases that choose.
@@ -161,7 +161,21 @@ def choose(
         gains.append(gain)
         if not gain.is_sure:
             chosen = (max(rules, key=lambda pair: pair[0])[1],)
+        else:
+            chosen = _needed(candidate, chosen, together, scores)
     return Choice(candidate, chosen, tuple(gains))
+
+
+def _needed(
+    candidate: str, rules: tuple[LabelRule, ...], together: Together, scores: Sequence[CaseScore]
+) -> tuple[LabelRule, ...]:
+    """The rules without those that add nothing to the ones before them, from the last one on."""
+    mean = float(np.mean(together(candidate, rules, scores)))
+    for rule in reversed(rules):
+        others = tuple(other for other in rules if other is not rule)
+        if others and float(np.mean(together(candidate, others, scores))) >= mean - 1e-12:
+            rules = others
+    return rules
 
 
 def paired_gain(

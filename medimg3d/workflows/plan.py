@@ -276,7 +276,7 @@ def _fitted(draft: Plan, name: str, say: Callable[[str], None]) -> Plan:
     plan = fitted(draft, measure=measured if settings.trial else None, say=say)
     if plan.finder is not None and settings.trial:
         plan = _with_measured_finder(plan, limit, partial(measured, config=FINDER_CONFIG), say)
-    plan = plan.decided(Decision("memory", f"{limit:.3g} GB on {settings.device}", why, "--memory-gb"))
+    plan = plan.decided(Decision("memory", f"at most {limit:.3g} GB on {settings.device}", why, "--memory-gb"))
     size_mb = weights_mb(network_of(plan), num_classes=len(plan.output_names))
     if plan.largest_image_gb is not None and plan.largest_image_gb > limit:
         plan = plan.noted(_large_images(plan.largest_image_gb, limit))

@@ -1,10 +1,12 @@
 import json
 
 import phantoms
+import pytest
 from cross_validations import train_nothing, write_recipe
 from typer.testing import CliRunner
 
 from medimg3d.cli.main import app
+from medimg3d.errors import UsageError
 from medimg3d.workflows import cross_validate as module
 
 runner = CliRunner()
@@ -28,3 +30,44 @@ def test_fold_all_trains_predicts_and_scores_every_fold_and_goes_on_without_resu
         assert json.loads(done.stdout)["pooled"]["num_scored"] == 4
     assert asked == [(0, 2, None), (1, 2, None)]
     assert (tmp_path / "cv" / "fold_1" / "held_out" / "summary.json").is_file()
+
+
+@pytest.mark.parametrize("command", [("train", "--fold", "all"), ("cross-validate",)], ids=lambda c: c[0])
+def test_all_folds_of_the_datalist_are_run_whatever_the_recipe_has(command, tmp_path, monkeypatch):
+    def training(bundle, *, out, **options):
+        result = train_nothing(bundle, out=out, **options)
+        (out / "configs" / "train.json").write_text(json.dumps({"num_folds": 3, "fold_seed": 0}))
+        return result
+
+    monkeypatch.setattr(module, "train", training)
+    study = phantoms.write_specked_study(tmp_path / "study", num_cases=3, num_folds=3)
+    study.write_text(json.dumps(json.loads(study.read_text()) | {"split": {"num_folds": 3}}))
+    recipe = write_recipe(tmp_path / "recipe")
+    name, *options = command
+    asked = [name, str(recipe), "--datalist", str(study), "--out", str(tmp_path / "cv"), *options, "--json"]
+    done = runner.invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (list(found["folds"]), found["pooled"]["num_scored"]) == (list("012"), 3)
+
+
+def test_a_missing_fold_is_refused_before_any_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", train_nothing)
+    study = phantoms.write_specked_study(tmp_path / "study", num_cases=4)
+    recipe = write_recipe(tmp_path / "recipe")
+    asked = ["cross-validate", str(recipe), "--datalist", str(study), "--out", str(tmp_path / "cv")]
+    done = runner.invoke(app, [*asked, "--folds", "0,1,2"])
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception).startswith("datalist.json has no case in fold 2; expected folds among 0, 1. ")
+    assert not (tmp_path / "cv" / "fold_0").exists()
+
+
+def test_a_script_for_slurm_has_a_task_for_each_fold_with_cases(tmp_path):
+    study = phantoms.write_specked_study(tmp_path / "study", num_cases=3, num_folds=3)
+    study.write_text(json.dumps(json.loads(study.read_text()) | {"split": {"num_folds": 5}}))
+    recipe = write_recipe(tmp_path / "recipe")
+    asked = ["train", str(recipe), "--datalist", str(study), "--fold", "all", "--out", str(tmp_path / "runs")]
+    done = runner.invoke(app, [*asked, "--slurm", str(tmp_path / "train.sbatch"), "--json"])
+    assert done.exit_code == 0, done.output
+    names = [path.rsplit("/", 1)[1] for path in json.loads(done.stdout)["folders"]]
+    assert names == ["fold_0_seed_0", "fold_1_seed_0", "fold_2_seed_0"]

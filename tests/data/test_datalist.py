@@ -6,7 +6,7 @@ from monai.data import load_decathlon_datalist
 from phantoms import write_decathlon
 
 from medimg3d.data.datalist import Case, Datalist
-from medimg3d.data.datalist_file import load_datalist, parse_labels, save_datalist
+from medimg3d.data.datalist_file import load_datalist, parse_labels, parse_regions, save_datalist
 from medimg3d.errors import DataError
 
 
@@ -124,6 +124,11 @@ def test_a_name_seen_twice_is_numbered_and_the_test_set_keeps_it():
         ({"training": [{"images": {"label": "a.nii"}}]}, "names an image 'label', which is a key"),
         ({"training": [{"image": "a.nii", "values": {"x": [1]}}]}, "\"values\" has a list at 'x'"),
         ({"training": [], "labels": {"a": 1, "2": "b"}}, '"labels" mixes names and values'),
+        ({"training": [], "labels": {"0": "a", "1": [1, 2]}}, '"labels" has a list for 1; expected a name'),
+        (
+            {"training": [], "labels": {"a": [1, 2], "b": 3}, "regions_class_order": [1]},
+            r'"regions_class_order" is \[1\]; expected 2 whole numbers, one for each of a, b\. Correct it',
+        ),
         (
             {"training": [{"image": "a.png", "class_label": "b"}], "classes": ["a"]},
             r"class_label is 'b'.*\['a'\]",
@@ -164,13 +169,50 @@ def test_a_failed_save_leaves_the_old_file_whole(tmp_path):
         # the example of the KiTS2023 set: three nested regions
         (
             {"background": 0, "kidney": [1, 2, 3], "masses": [2, 3], "tumor": 2},
-            {0: "background", 1: "kidney", 2: "tumor", 3: "masses"},
+            {0: "background", 1: "label 1", 2: "tumor", 3: "label 3"},
         ),
+        ({"background": [0], "liver": ["1"]}, {0: "background", 1: "liver"}),  # lists of one are no regions
         (None, {}),
     ],
 )
 def test_labels_in_all_their_forms(labels, expected):
     assert parse_labels(labels) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "expected"),
+    [
+        # nested: the larger first, whatever the file's order
+        ({"tumor": 2, "masses": [2, 3], "kidney": [1, 2, 3]}, [2, 3, 1], ["kidney", "masses", "tumor"]),
+        # of one size and apart: by nnU-Net's numbers, without them as in the file
+        ({"both": [1, 2], "left": 1, "right": 2}, [1, 3, 2], ["both", "right", "left"]),
+        ({"both": [1, 2], "left": 1, "right": 2}, None, ["both", "left", "right"]),
+        # of one size and overlapping: nnU-Net draws rear last, so that rear has the middle
+        ({"front": [1, 2], "rear": [2, 3]}, [2, 1], ["front", "rear"]),
+    ],
+)
+def test_regions_come_in_the_order_of_their_numbers(labels, order, expected):
+    assert list(parse_regions({"background": 0, **labels}, order)) == expected
+
+
+@pytest.mark.parametrize(
+    "labels", [None, ["background", "a"], {"0": "background", "1": "a"}, {"background": 0, "a": 1, "b": [2]}]
+)
+def test_labels_that_unite_no_values_have_no_regions(labels):
+    assert parse_regions(labels, [1, 2]) == {}
+
+
+def test_regions_of_a_datalist_in_the_form_of_nnunet_survive_saving(tmp_path):
+    content = {"training": [], "labels": {"background": 0, "whole": [1, 2, 2], "core": 2}}
+    datalist = load_datalist(write(tmp_path / "d.json", content))
+    assert datalist.labels == {0: "background", 1: "label 1", 2: "core"}
+    assert datalist.extra == {"regions": {"whole": [1, 2], "core": [2]}}
+    assert load_datalist(save_datalist(datalist, tmp_path / "saved.json")) == datalist
+
+
+def test_regions_that_the_datalist_has_of_its_own_count(tmp_path):
+    content = {"training": [], "labels": {"background": 0, "a": [1, 2]}, "regions": {"b": [1, 2]}}
+    assert load_datalist(write(tmp_path / "d.json", content)).extra["regions"] == {"b": [1, 2]}
 
 
 @pytest.mark.realdata

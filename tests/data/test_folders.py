@@ -4,8 +4,11 @@ import re
 import pytest
 from phantoms import two_part_phantom, write_decathlon, write_dicom_series, write_nifti, write_picture
 
+from medimg3d.data.datalist_file import load_datalist
 from medimg3d.data.folders import read_folder, read_folders
 from medimg3d.errors import DataError, UsageError
+from medimg3d.planning.label_scheme import read_label_scheme
+from medimg3d.workflows.ingest import make_datalist
 
 
 def touch(root, *names):
@@ -91,7 +94,7 @@ def test_a_dicom_folder_is_one_image_with_its_full_name(tmp_path):
     assert (names(scan), scan.rejected) == (["1.2.840.1"], {})
 
 
-def nnunet(root, *, properties=True):
+def nnunet(root, *, properties=True, **changes):
     touch(root, *(f"imagesTr/{case}_{channel:04d}.nii.gz" for case in "ab" for channel in (0, 1)))
     touch(root, "labelsTr/a.nii.gz", "labelsTr/b.nii.gz", "imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz")
     if properties:
@@ -101,7 +104,7 @@ def nnunet(root, *, properties=True):
             "numTraining": 2,
             "file_ending": ".nii.gz",
         }
-        (root / "dataset.json").write_text(json.dumps(content))
+        (root / "dataset.json").write_text(json.dumps(content | changes))
     return root
 
 
@@ -117,6 +120,97 @@ def test_nnunet_names_are_turned_into_ours(tmp_path):
     datalist = read_folder(nnunet(tmp_path)).datalist
     assert datalist.modality == {"0": "T1", "1": "FLAIR"}
     assert datalist.labels == {0: "background", 1: "tumour"}
+
+
+def scheme_of(root):
+    """What a plan makes of the labels of a folder, by the datalist on disk."""
+    path = root.with_suffix(".json")
+    make_datalist([root], path, num_folds=2, check=False)
+    datalist = load_datalist(path)
+    return read_label_scheme(datalist, datalist.labels)
+
+
+TUMOUR = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing": 3}
+TUMOUR_REGIONS = {"whole tumor": (1, 2, 3), "tumor core": (2, 3), "enhancing": (3,)}
+
+
+def test_regions_of_nnunet_reach_the_plan(tmp_path):
+    scheme = scheme_of(nnunet(tmp_path / "brain", labels=TUMOUR, regions_class_order=[1, 2, 3]))
+    assert scheme.regions == TUMOUR_REGIONS
+    assert scheme.labels == {0: "background", 1: "label 1", 2: "label 2", 3: "enhancing"}
+    assert scheme.map_names == {0: "background", 1: "whole tumor", 2: "tumor core", 3: "enhancing"}
+
+
+def test_regions_of_one_size_follow_the_class_order_of_nnunet(tmp_path):
+    labels = {"background": 0, "both": [1, 2], "left": 1, "right": [2]}
+    scheme = scheme_of(nnunet(tmp_path / "lungs", labels=labels, regions_class_order=[1, 3, 2]))
+    assert scheme.map_names == {0: "background", 1: "both", 2: "right", 3: "left"}
+    assert scheme.labels == {0: "background", 1: "left", 2: "right"}
+
+
+def test_the_ignored_label_of_nnunet_is_no_region(tmp_path):
+    labels = {**TUMOUR, "ignore": 4}
+    scheme = scheme_of(nnunet(tmp_path / "brain", labels=labels, regions_class_order=[1, 2, 3]))
+    assert (scheme.ignore_label, scheme.regions) == (4, TUMOUR_REGIONS)
+    assert list(scheme.labels) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("order", [{}, {"regions_class_order": [1]}])
+def test_a_set_of_nnunet_without_regions_has_plain_classes(tmp_path, order):
+    scheme = scheme_of(
+        nnunet(tmp_path / "plain", labels={"background": 0, "tumour": 1, "ignore": 2}, **order)
+    )
+    assert scheme.regions == {}
+    assert scheme.output_names == ["background", "tumour"]
+    assert scheme.ignore_label == 2
+
+
+def test_regions_count_where_the_images_have_no_channel_numbers(tmp_path):
+    touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": TUMOUR}))
+    assert read_folder(tmp_path).datalist.extra["regions"]["tumor core"] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"whole": [1, "x"]}, r'has \[1, "x"\] for whole; expected a whole number.*Correct this entry'),
+        ({"whole": [0, 1]}, r"has \[0, 1\] for whole; expected a whole number from 0, or a list .* from 1"),
+        ({"whole": []}, r"has \[\] for whole; expected"),
+        ({"whole": None}, "has null for whole; expected"),
+        ({"whole": 1.5}, r"has 1\.5 for whole; expected"),
+        ({"whole": True}, "has true for whole; expected"),
+        ({"whole": {"a": 1}}, r'has \{"a": 1\} for whole; expected'),
+        ({"whole": [1, 2], "ignore": [3, 4]}, r"has \[3, 4\] for ignore; expected one whole number"),
+        (
+            {"whole": [1, 2], "ignore": 2},
+            "has the ignored value 2 in whole; expected .* Take it out of whole",
+        ),
+    ],
+)
+def test_labels_that_are_no_values_are_refused_with_the_entry(tmp_path, changes, message):
+    nnunet(tmp_path, labels={"background": 0, **changes})
+    with pytest.raises(DataError, match=rf'dataset\.json: "labels" {message}'):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("order", [[1, 2], [1, 2, "3"], 3])
+def test_a_class_order_that_does_not_fit_the_regions_is_refused(tmp_path, order):
+    nnunet(tmp_path, labels=TUMOUR, regions_class_order=order)
+    with pytest.raises(DataError, match=r"expected 3 whole numbers, one for each of whole tumor, tumor core"):
+        read_folder(tmp_path)
+
+
+def test_merged_folders_keep_their_regions(tmp_path):
+    roots = [nnunet(tmp_path / site, labels=TUMOUR) for site in ("north", "south")]
+    assert read_folders(roots).datalist.extra["regions"]["whole tumor"] == [1, 2, 3]
+
+
+def test_folders_that_disagree_on_regions_are_not_merged(tmp_path):
+    first = nnunet(tmp_path / "north", labels={"background": 0, "a": 1, "b": 2, "both": [1, 2]})
+    second = nnunet(tmp_path / "south", labels={"background": 0, "a": 1, "b": 2})
+    with pytest.raises(UsageError, match=r"regions are none in south and \{'both'.*one datalist for each"):
+        read_folders([first, second])
 
 
 def test_an_nnunet_case_without_all_channels_is_rejected(tmp_path):

@@ -15,6 +15,7 @@ from medimg3d.planning.data_decisions import (
     decide_slices,
     decide_spacing,
     decide_task,
+    fold_seed_of,
 )
 from medimg3d.planning.label_scheme import LabelScheme
 from medimg3d.planning.planner import draft_plan
@@ -204,8 +205,16 @@ def test_only_left_and_right_are_mirrored_and_not_where_a_structure_names_a_side
 
 def test_folds_of_the_datalist_are_kept():
     decision = decide_folds(facts(folds=(0, 1, 2)), OPEN)
-    assert decision.value["num_folds"] == 3
+    assert decision.value == {"num_folds": 3, "by": "patient"}
     assert "which is kept" in decision.reason
+    assert "--folds" not in decision.change
+
+
+def test_another_seed_than_that_of_the_folds_of_the_datalist_is_refused():
+    given = facts(folds=(0, 1, 2), split={"seed": 4})
+    assert fold_seed_of(given, PlanSettings(fold_seed=4)) == 4
+    with pytest.raises(UsageError, match="fold_seed is 5, but the datalist gives each case its fold"):
+        decide_folds(given, PlanSettings(fold_seed=5))
 
 
 def test_folds_by_case_are_warned_of():
@@ -252,4 +261,4 @@ def test_a_fold_of_the_datalist_without_usable_cases_is_no_hindrance():
 
 def test_one_fold_cannot_hold_any_out():
     with pytest.raises(DataError, match="for 1 folds; expected at least 2 of each"):
-        decide_folds(facts(), PlanSettings(num_folds=1))
+        decide_folds(facts(folds=(0,) * 10), OPEN)

@@ -84,7 +84,18 @@ def test_what_is_asked_for_is_done():
     small = facts(boxes=(((10, 20),) * 3,) * 10)
     assert chosen(data=small, finder="yes").finder is not None
     assert chosen(finder="no").finder is None
-    assert reason_of(chosen(finder="no")).reason.startswith("As asked for.")
+    assert reason_of(chosen(finder="no")).reason.startswith(
+        "As asked for; by the rule yes: An image is 4.63 times"
+    )
+    asked = reason_of(chosen(data=small, finder="yes")).reason
+    assert asked.startswith("As asked for; by the rule no: ")
+    assert "A small network at" in asked
+    assert reason_of(chosen(finder="yes")) == reason_of(chosen())
+
+
+def test_by_slices_nothing_is_said_of_what_fits():
+    reason = reason_of(chosen(dimension="2d", patch_size=(64, 64))).reason
+    assert reason.endswith("The network goes slice by slice; the rule is for those that see volumes.")
 
 
 def test_yes_and_no_of_yaml_are_words():

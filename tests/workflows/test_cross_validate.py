@@ -8,7 +8,7 @@ import phantoms
 import pytest
 from cross_validations import train_nothing, write_recipe
 
-from medimg3d.errors import UsageError
+from medimg3d.errors import DataError, UsageError
 from medimg3d.workflows import cross_validate as module
 from medimg3d.workflows import held_out_softmax
 from medimg3d.workflows.cross_validate import cross_validate
@@ -145,3 +145,94 @@ def test_the_first_folds_epochs_hold_for_all_where_a_time_was_given(bundle, data
 def test_no_fold_is_refused(bundle, datalist, tmp_path):
     with pytest.raises(UsageError, match="No fold was asked for"):
         cross_validate(bundle, out=tmp_path / "cv", folds=[], datalist=datalist)
+
+
+def with_split(datalist, num_folds, folds):
+    """The study's datalist with other folds; None for a case that carries none."""
+    content = json.loads(datalist.read_text())
+    for case, fold in zip(content["training"], folds, strict=True):
+        del case["fold"]
+        case |= {} if fold is None else {"fold": fold}
+    content |= {"split": {"num_folds": num_folds, "seed": 0}}
+    file = datalist.with_name(f"{num_folds}_folds_{'_'.join(map(str, folds))}.json")
+    file.write_text(json.dumps(content))
+    return file
+
+
+def training_with(num_folds):
+    """Stands in for a training, whose copy has the folds of the datalist as :func:`prepare_copy` writes them."""
+
+    def train(bundle, *, out, **options):
+        result = train_nothing(bundle, out=out, **options)
+        (out / "configs" / "train.json").write_text(json.dumps({"num_folds": num_folds, "fold_seed": 0}))
+        return result
+
+    return train
+
+
+def no_training(*_, **__):
+    pytest.fail("A fold was trained.")
+
+
+@pytest.mark.parametrize(
+    ("num_folds", "carried", "expected"),
+    [
+        (4, (None,) * 4, [0, 1, 2, 3]),  # the recipe has two
+        (3, (0, 1, 2, 0), [0, 1, 2]),
+        (5, (0, 1, 2, 4), [0, 1, 2, 4]),  # no case is in fold 3: nothing to hold out
+    ],
+)
+def test_all_folds_of_the_datalist_are_run_where_none_is_named(
+    num_folds, carried, expected, bundle, datalist, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "train", training_with(num_folds))
+    listed = with_split(datalist, num_folds, carried)
+    result = cross_validate(bundle, out=tmp_path / "cv", datalist=listed)
+    assert (list(result.folds), result.pooled["num_scored"]) == (expected, 4)
+
+
+def test_a_number_of_folds_set_for_the_training_counts(bundle, datalist, tmp_path):
+    listed = with_split(datalist, 2, (None,) * 4)
+    source = module.BundleFolder(bundle)
+    assert module.folds_with_cases(source, listed) == [0, 1]
+    assert module.folds_with_cases(source, listed, overrides={"num_folds": 4}) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("folds", "match"),
+    [
+        (
+            [0, 3],
+            r"^3_folds_0_1_2_0.json has no case in fold 3; expected folds among 0, 1, 2. Ask for those, or",
+        ),
+        ([-1], "has no case in fold -1; expected"),
+        ([0, 1, 1], r"^Fold 1 was asked for 2 times; expected once"),
+    ],
+)
+def test_a_fold_that_is_not_there_is_refused_before_any_training(
+    folds, match, bundle, datalist, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "train", no_training)
+    listed = with_split(datalist, 3, (0, 1, 2, 0))
+    with pytest.raises(UsageError, match=match):
+        cross_validate(bundle, out=tmp_path / "cv", folds=folds, datalist=listed)
+    assert not (tmp_path / "cv" / module.STATE).exists()
+
+
+def test_more_folds_than_cases_are_refused_before_any_training(bundle, datalist, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", no_training)
+    listed = with_split(datalist, 10, (None,) * 4)
+    with pytest.raises(DataError, match=r"10 folds need at least that many.*--num-folds"):
+        cross_validate(bundle, out=tmp_path / "cv", datalist=listed)
+
+
+def test_the_usual_precision_named_or_not_is_the_same_training(bundle, datalist, tmp_path):
+    run(bundle, datalist, tmp_path, precision="auto")  # as train --fold all
+    run(bundle, datalist, tmp_path, softmax=True)  # as cross-validate --softmax
+    state = tmp_path / "cv" / module.STATE
+    begun = json.loads(state.read_text())
+    assert begun["training"] == {}
+    state.write_text(json.dumps(begun | {"training": {"precision": "auto"}}))  # of an earlier version
+    run(bundle, datalist, tmp_path)
+    with pytest.raises(UsageError, match="was begun with another training"):
+        run(bundle, datalist, tmp_path, precision="bfloat16")

@@ -51,6 +51,17 @@ def test_a_rule_that_helps_every_case_is_taken():
     assert choose(scores, [1], NEVER).rules == (LabelRule("largest", 1),)
 
 
+def test_a_rule_that_adds_nothing_to_the_others_goes():
+    """After the largest component is kept, there are no small ones to remove, nor holes that it did not cause."""
+    gains = {"1:largest": 0.03, "1:fill": 0.02}
+    scores = [score(n, {"a": 0.8}, gains) for n in range(10)]
+
+    def best(candidate, rules, scores):
+        return [max(s.mean(candidate, rule.key) for rule in rules) for s in scores]
+
+    assert choose(scores, [1], best).rules == (LabelRule("largest", 1),)
+
+
 def test_all_labels_as_one_are_cleaned_before_each_label():
     keys = ["", *(rule.key for rule in tried_rules([1, 2]))]
     gains = {"0:together": 0.02, "2:largest": 0.01}
