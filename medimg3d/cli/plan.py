@@ -57,7 +57,12 @@ def plan_command(
     memory_gb: Annotated[
         float | None, typer.Option("--memory-gb", help="Memory that training and prediction may use.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda: where it will train.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", help="cpu or cuda, where it will train; by default cuda, if this machine has it."
+        ),
+    ] = None,
     spacing: Annotated[str | None, typer.Option("--spacing", metavar="X,Y,Z", help="Voxel size, mm.")] = None,
     patch: Annotated[str | None, typer.Option("--patch", metavar="I,J,K", help="Patch, voxels.")] = None,
     image_size: Annotated[

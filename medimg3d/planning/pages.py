@@ -162,6 +162,7 @@ def decided_values(plan: Plan) -> dict[str, Any]:
     values: dict[str, Any] = {
         "task": plan.task,
         "modality": list(plan.modalities),
+        "device": plan.settings.device,
         "network": plan.network,
         "mirror_axes": list(plan.mirror_axes),
         "batch_size": plan.batch_size,

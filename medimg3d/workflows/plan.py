@@ -142,7 +142,7 @@ def plan_bundle(
     out = out.resolve()
     earlier = _earlier_plan(out, resume=resume)
     given, merged = _merge(earlier.get("given", {}), earlier.get("decided", {}), dict(settings or {}))
-    final = with_values(PlanSettings(), merged)
+    final = with_values(PlanSettings(), _here() | merged)
     list_file, rejected = datalist.resolve(), {}
     if not list_file.is_file():
         raise UsageError(
@@ -169,7 +169,7 @@ def plan_bundle(
         say("The data are not those of the earlier plan: what was not asked for is decided anew.")
         earlier = {"given": earlier.get("given", {})}
         given, merged = _merge(earlier["given"], {}, dict(settings or {}))
-        final = with_values(PlanSettings(), merged)
+        final = with_values(PlanSettings(), _here() | merged)
     plan = _fitted(_draft(readable(prints), listed, final), out.name, say)
     plan = replace(_with_earlier_reasons(plan, earlier), given=given)
     _write(out, plan, licence=listed.licence)
@@ -251,6 +251,13 @@ def _merge(
     return given_now, {**rest, **given_now}
 
 
+def _here() -> dict[str, Any]:
+    """Where it will train, unless something else is asked for: on this machine's GPU, if it has one."""
+    import torch
+
+    return {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
@@ -276,7 +283,9 @@ def _fitted(draft: Plan, name: str, say: Callable[[str], None]) -> Plan:
     plan = fitted(draft, measure=measured if settings.trial else None, say=say)
     if plan.finder is not None and settings.trial:
         plan = _with_measured_finder(plan, limit, partial(measured, config=FINDER_CONFIG), say)
-    plan = plan.decided(Decision("memory", f"at most {limit:.3g} GB on {settings.device}", why, "--memory-gb"))
+    plan = plan.decided(
+        Decision("memory", f"at most {limit:.3g} GB on {settings.device}", why, "--memory-gb")
+    )
     size_mb = weights_mb(network_of(plan), num_classes=len(plan.output_names))
     if plan.largest_image_gb is not None and plan.largest_image_gb > limit:
         plan = plan.noted(_large_images(plan.largest_image_gb, limit))
@@ -325,13 +334,17 @@ def _large_weights(size_mb: float) -> str:
 
 def _limit(settings: PlanSettings) -> tuple[float, str]:
     """Memory that the plan may use, in GB, and why."""
+    import torch
+
+    is_away = settings.device == "cuda" and not torch.cuda.is_available()
+    if is_away and (settings.memory_gb is None or settings.trial):
+        raise UsageError(
+            "Found no CUDA device; expected one for --device cuda. Plan with --device cpu, or for another machine's "
+            "GPU with --memory-gb N --no-trial."
+        )
     if settings.memory_gb is not None:
         return settings.memory_gb, "As asked for: patch, then batch, then filters grow until it is used."
     if settings.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UsageError("Found no CUDA device; expected one for --device cuda. Plan with --device cpu.")
         return torch.cuda.get_device_properties(0).total_memory / 1e9 * 0.9, "Nine tenths of the GPU."
     return (
         _machine_gb() / 2,

@@ -18,6 +18,7 @@ def test_the_file_in_configs_holds_every_setting_with_its_default():
     content = yaml.safe_load((CONFIGS / "plan.yaml").read_text())
     default = PlanSettings()
     assert set(content) == set(vars(default))
+    assert content.pop("device") is None  # the machine's
     for name, value in content.items():
         assert (
             value == pytest.approx(getattr(default, name), abs=1e-3)

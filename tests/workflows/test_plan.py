@@ -183,6 +183,25 @@ def test_a_decision_that_stayed_keeps_its_reason(study, tmp_path):
     assert second["mirroring"] == first["mirroring"]
 
 
+def test_without_a_word_it_is_planned_for_the_gpu_that_is_there_and_kept_on_another_machine(
+    study, tmp_path, monkeypatch
+):
+    out = tmp_path / "phantoms"
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: True)
+        first = plan(study, out, {"memory_gb": 20.0}).plan
+    assert (first.settings.device, first.width >= 32) == ("cuda", True)
+    second = plan(study, out, {"epochs": 7}, resume=True).plan
+    assert (second.settings.device, second.width) == ("cuda", first.width)
+    assert plan(study, tmp_path / "here").plan.settings.device == "cpu"
+
+
+@pytest.mark.parametrize("more", [{}, {"memory_gb": 20.0, "trial": True}])
+def test_a_gpu_that_is_not_there_is_planned_for_without_measuring_only(study, tmp_path, more):
+    with pytest.raises(UsageError, match="--memory-gb N --no-trial"):
+        plan(study, tmp_path / "phantoms", {"device": "cuda", **more})
+
+
 def test_other_data_decide_anew_what_was_not_asked_for(study, tmp_path):
     out, said = tmp_path / "phantoms", []
     first = plan(study, out, {"epochs": 7})
