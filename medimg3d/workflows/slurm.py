@@ -18,6 +18,7 @@ from medimg3d.workflows.training_copy import prepare_copy, read_training_list, r
 
 FIRST_PORT = 29400
 PORTS = 1000
+_OVERLAY = "train_fast"
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def write_slurm(
 ) -> list[Path]:
     """Check the data and write a script for ``sbatch``: an array with a task for each fold and seed.
 
-    On one GPU a task runs ``medimg3d train --resume``: a task that the cluster stopped and queued again goes on
-    where it was. On several GPUs or nodes it runs the recipe with stock MONAI under ``torchrun``; the copies of
-    the bundle are made here, and a stopped task begins anew.
+    On one GPU a task runs ``medimg3d train --resume``; on several GPUs or nodes ``torchrun`` with MONAI's own
+    command on a copy of the bundle that is made here, and its ``train_fast.json``, which keeps checkpoints. A task
+    that the cluster stopped and queued again goes on from its last whole epoch.
 
     Args:
         path: The script.
@@ -103,11 +104,12 @@ def write_slurm(
         for task in tasks:
             values = dict(overrides or {}) | {"fold": task.fold, "seed": task.seed}
             _prepare(source, task.folder, list_file, values, overlay)
-        command = _torchrun(job, list_file)
+        command = _torchrun(job, list_file, resumes=_has_checkpoints(source))
     else:
         command = _train(source, list_file, options)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(path, _head(job, out, len(tasks)) + _tasks(tasks, out) + command)
+    resumes = not job.is_distributed or _has_checkpoints(source)
+    write_text(path, _head(job, out, len(tasks), resumes=resumes) + _tasks(tasks, out) + command)
     return [task.folder for task in tasks]
 
 
@@ -124,7 +126,12 @@ def _prepare(
     record_cases(copy, training_list, values["fold"], resumed=False)
 
 
-def _head(job: SlurmJob, out: Path, num_tasks: int) -> str:
+def _has_checkpoints(source: BundleFolder) -> bool:
+    """Whether the bundle has the overlay of medimg3d; others begin anew."""
+    return (source.root / "configs" / f"{_OVERLAY}.json").is_file()
+
+
+def _head(job: SlurmJob, out: Path, num_tasks: int, *, resumes: bool) -> str:
     settings = {
         "job-name": "medimg3d",
         "array": f"0-{num_tasks - 1}",
@@ -137,7 +144,7 @@ def _head(job: SlurmJob, out: Path, num_tasks: int) -> str:
         "output": f'"{out.resolve()}/slurm-%A_%a.log"',
     }
     lines = [f"#SBATCH --{name}={value}" for name, value in settings.items()]
-    requeue = [] if job.is_distributed else ["#SBATCH --requeue"]
+    requeue = ["#SBATCH --requeue"] if resumes else []
     note = "# Written by medimg3d, a task a fold and seed. Add your cluster's account and partition; then: sbatch FILE"
     steps = [
         "set -euo pipefail",
@@ -171,11 +178,17 @@ def _train(source: BundleFolder, list_file: Path, options: Sequence[str]) -> str
     )
 
 
-def _torchrun(job: SlurmJob, list_file: Path) -> str:
+def _torchrun(job: SlurmJob, list_file: Path, *, resumes: bool) -> str:
     """Several processes: ``torchrun`` on every node meets at the first one and runs stock MONAI."""
     python, datalist, folder = map(
         shlex.quote, (sys.executable, str(list_file.resolve()), str(list_file.resolve().parent))
     )
+    names = [
+        "train",
+        *([_OVERLAY] if resumes else []),
+        "multi_gpu_train",
+    ]  # in this order: the last has the rank
+    configs = ",".join(f"'$out/configs/{name}.json'" for name in names)
     return (
         """first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | awk 'NR == 1')\n"""
         f"port=$(({FIRST_PORT} + (SLURM_JOB_ID + SLURM_ARRAY_TASK_ID) % {PORTS}))\n"
@@ -186,9 +199,9 @@ def _torchrun(job: SlurmJob, list_file: Path) -> str:
         f'--nnodes="$SLURM_NNODES" --nproc_per_node={job.processes}',
         '--rdzv_backend=c10d --rdzv_id="$SLURM_JOB_ID" --rdzv_endpoint="$first:$port"',
         "-m monai.bundle run",
-        """--config_file "['$out/configs/train.json','$out/configs/multi_gpu_train.json']" """.strip(),
+        f'--config_file "[{configs}]"',
         f'--bundle_root "$out" --dataset_dir {folder} --datalist_file {datalist}',
-        '--output_dir "$out/training" --ckpt_dir "$out/models"',
+        '--output_dir "$out/training" --ckpt_dir "$out/models"' + (" --resume True" if resumes else ""),
     )
 
 

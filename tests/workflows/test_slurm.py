@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 
 import phantoms
 import pytest
+import torch
 
 from medimg3d.errors import UsageError
 from medimg3d.workflows.data_check import RefusedDataError
@@ -18,7 +20,7 @@ def list_file(tmp_path_factory):
     return phantoms.write_decathlon(tmp_path_factory.mktemp("data of mine"), num_cases=10) / "dataset.json"
 
 
-def run_script(path, tmp_path, srun, *, task=0, nodes=1):
+def run_script(path, tmp_path, srun, *, task=0, nodes=1, returncode=0):
     """Run the script as SLURM would, with an ``srun`` and an ``scontrol`` of our own."""
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
@@ -35,7 +37,7 @@ def run_script(path, tmp_path, srun, *, task=0, nodes=1):
     }
     command = ["bash", str(path)]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    assert done.returncode == returncode, done.stdout[-3000:] + done.stderr[-6000:]
     return done.stdout
 
 
@@ -98,8 +100,9 @@ def test_several_gpus_run_torchrun_on_copies_that_are_made_beforehand(bundle_roo
         "--time=3:00:00",
     ):
         assert f"#SBATCH {line}\n" in text
-    assert "--requeue" not in text
+    assert "#SBATCH --requeue\n" in text
     words = run_script(path, tmp_path, 'printf "%s\\n" "$@"', nodes=2).splitlines()
+    assert words[-2:] == ["--resume", "True"]
     assert "--nnodes=2" in words
     assert "--nproc_per_node=4" in words
     assert any(re.fullmatch(r"--rdzv_endpoint=localhost:\d{4,5}", word) for word in words)
@@ -149,26 +152,60 @@ def test_the_command_writes_the_script_and_trains_nothing(bundle_root, list_file
     assert not list((tmp_path / "runs").glob("fold_*"))
 
 
+def test_a_bundle_without_checkpoints_begins_anew_on_several_gpus(bundle_root, list_file, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_root, bundle)
+    (bundle / "configs" / "train_fast.json").unlink()
+    path = tmp_path / "train.sbatch"
+    write_slurm(
+        path, bundle, out=tmp_path / "runs", list_file=list_file, folds=[0], seeds=[0], job=SlurmJob(gpus=2)
+    )
+    text = path.read_text()
+    assert "--requeue" not in text
+    assert "--resume" not in text
+    assert "['$out/configs/train.json','$out/configs/multi_gpu_train.json']" in text
+
+
+TWO_NODES = '"$@" & first=$!; "$@" & second=$!; wait $first && wait $second'
+
+KILLED_AFTER_AN_EPOCH = """
+"$@" & "$@" &
+until [ -f "$CHECKPOINT" ]; do sleep 0.02; done
+pkill -KILL -f -- "--bundle_root ${CHECKPOINT%/training/*}"  # torchrun's agents, their workers and this shell
+"""
+
+
 @pytest.mark.slow
-def test_two_nodes_meet_and_train_with_accumulated_gradients(bundle_root, list_file, tmp_path):
+def test_two_nodes_train_with_accumulated_gradients_and_go_on_after_a_kill(
+    bundle_root, list_file, tmp_path, monkeypatch
+):
     """Two torchrun agents, one gloo process each, as on two nodes; both run the script's own command."""
-    small = {"iterations_per_epoch": 4, "batch_size": 1, "val_interval": 2, "num_workers": 0}
+    small = {"iterations_per_epoch": 4, "batch_size": 1, "val_interval": 9, "num_workers": 0}
     overrides = small | {
         "patch_size": [16, 24, 16],
-        "train#trainer#max_epochs": 1,
+        "train#trainer#max_epochs": 8,
         "train#trainer#accumulation_steps": 2,
         "device": "$torch.device('cpu')",
     }
-    path = tmp_path / "train.sbatch"
-    (folder,) = write_slurm(
-        path,
-        bundle_root,
-        out=tmp_path / "runs",
-        list_file=list_file,
-        folds=[0],
-        seeds=[0],
-        job=SlurmJob(nodes=2, gpus=0),
-        overrides=overrides,
-    )
-    run_script(path, tmp_path, '"$@" & first=$!; "$@" & second=$!; wait $first && wait $second', nodes=2)
-    assert (folder / "models" / "model.pt").is_file()
+    trained = {}
+    for name in ("whole", "killed"):
+        path = tmp_path / f"{name}.sbatch"
+        (folder,) = write_slurm(
+            path,
+            bundle_root,
+            out=tmp_path / name,
+            list_file=list_file,
+            folds=[0],
+            seeds=[0],
+            job=SlurmJob(nodes=2, gpus=0),
+            overrides=overrides,
+        )
+        if name == "killed":
+            monkeypatch.setenv("CHECKPOINT", str(folder / "training" / "checkpoint.pt"))
+            run_script(path, tmp_path, KILLED_AFTER_AN_EPOCH, nodes=2, returncode=128 + 9)
+            rows = (folder / "training" / "history.csv").read_text().splitlines()
+            assert 2 <= len(rows) <= 8, "killed at the end, or before a whole epoch"
+        run_script(path, tmp_path, TWO_NODES, nodes=2)
+        trained[name] = torch.load(folder / "models" / "model.pt", weights_only=True)
+        assert len((folder / "training" / "history.csv").read_text().splitlines()) == 1 + 8
+    torch.testing.assert_close(trained["killed"], trained["whole"], rtol=0, atol=0)
