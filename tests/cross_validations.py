@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import phantoms
 import torch
 
+from medimg3d.data.folds import case_name, select_fold
 from medimg3d.workflows import cross_validate as module
 
 
@@ -20,16 +21,19 @@ def write_recipe(folder: Path) -> Path:
     return folder
 
 
-def train_nothing(bundle, *, out, fold, **_):
+def train_nothing(bundle, *, out, fold, datalist, **_):
     """Stands in for a training: the bundle's copy, its weights a little different in each fold."""
     write_recipe(out)
     state = torch.load(out / "models" / "model.pt", weights_only=True)
     state["bias"] = state["bias"] - torch.tensor([0.0, float(fold), 0.0])
     torch.save(state, out / "models" / "model.pt")
+    content = json.loads(datalist.read_text())
+    num_folds = content.get("split", {}).get("num_folds", 2)
+    trained = select_fold(content["training"], fold=fold, part="training", num_folds=num_folds, seed=0)
     record = {
         "format": 1,
         "split_by": "case",
-        "cases": [{"name": f"of fold {fold}", "image_sha256": str(fold)}],
+        "cases": [{"name": case_name(case), "image_sha256": f"as of fold {fold}"} for case in trained],
     }
     (out / "models" / "training_cases.json").write_text(json.dumps(record))
     (out / "docs").mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from medimg3d.bundle.label_rules import LabelRule
+from medimg3d.bundle.label_rules import LabelRule, is_cleaning
 from medimg3d.errors import BundleError
 
 Config = dict[str, Any]
@@ -32,6 +32,7 @@ def ensemble_inference(
     rules: Sequence[LabelRule],
     *,
     package: str,
+    combined: bool = False,
 ) -> Config:
     """The ``inference.json`` of an ensemble.
 
@@ -40,8 +41,10 @@ def ensemble_inference(
         files: Names of each configuration's weights below ``models/``; the first of all is the bundle's
             ``checkpoint``.
         sha256: Hashes in the same form.
-        rules: Rules that follow the argmax.
+        rules: Rules that come last before the label map is saved.
         package: Package of the bundle that carries ``ensemble_inferer`` and ``small_components``.
+        combined: Configurations are averaged: the first one's own cleaning is left away, since the mean was judged
+            without it.
 
     Returns:
         The config, on the base of the first one. Of overlapping regions raw outputs are averaged, before the sigmoid.
@@ -69,7 +72,7 @@ def ensemble_inference(
         "inferers": inferers,
         "softmax": [not (_has_regions(one) or gives_probabilities(one)) for one in configs],
     }
-    config["postprocessing"] = _cleaned(config.get("postprocessing"), rules, package)
+    config["postprocessing"] = _cleaned(config.get("postprocessing"), rules, package, combined)
     return _in_reading_order(config)
 
 
@@ -80,6 +83,7 @@ def ensemble_fast(
     rules: Sequence[LabelRule],
     *,
     package: str,
+    combined: bool = False,
 ) -> Config | None:
     """The ``inference_fast.json`` of an ensemble of one configuration.
 
@@ -87,8 +91,9 @@ def ensemble_fast(
         plain: That configuration's ``inference.json``.
         fast: Its ``inference_fast.json``.
         files: Names of the weights below ``models/``.
-        rules: Rules that follow.
-        package: As for :func:`ensemble_inference`.
+        rules: As for :func:`ensemble_inference`.
+        package: As there.
+        combined: As there.
 
     Returns:
         The overlay; None where its result would differ from the plain one: another inferer than
@@ -110,13 +115,20 @@ def ensemble_fast(
     steps = config.get("postprocessing") or {"_target_": "Compose", "transforms": []}
     if steps.get("_target_") != "Compose":
         steps = {"_target_": "Compose", "transforms": [steps]}
-    steps["transforms"] = [*(rule.config(package) for rule in rules), *steps["transforms"]]
+    steps["transforms"] = _with_rules(steps["transforms"], rules, package, combined)
     config["postprocessing"] = steps
     return config
 
 
-def _cleaned(postprocessing: Any, rules: Sequence[LabelRule], package: str) -> Config:
-    """The postprocessing without its softmax, and with the rules behind its argmax; that of regions as it is."""
+def further_steps(config: Mapping[str, Any]) -> list[Any]:
+    """What an inference config does to a label map between its argmax and saving it, cleaning left out."""
+    steps = (config.get("postprocessing") or {}).get("transforms") or []
+    after = steps[1 + next((n for n, step in enumerate(steps) if _is_argmax(step)), len(steps)) :]
+    return [step for step in after[: _place_of_saving(after)] if not is_cleaning(step)]
+
+
+def _cleaned(postprocessing: Any, rules: Sequence[LabelRule], package: str, combined: bool) -> Config:
+    """The postprocessing without its softmax, and with the rules; that of regions as it is."""
     if not rules and _has_regions({"postprocessing": postprocessing}):
         return dict(postprocessing)
     try:
@@ -127,8 +139,20 @@ def _cleaned(postprocessing: Any, rules: Sequence[LabelRule], package: str) -> C
             "The postprocessing of configs/inference.json has no AsDiscreted with argmax in a Compose; an ensemble "
             "needs one, behind which label maps can be cleaned."
         ) from err
-    cleaned = [*steps[: position + 1], *(rule.config(package) for rule in rules), *steps[position + 1 :]]
-    return {**postprocessing, "transforms": cleaned}
+    after = _with_rules(steps[position + 1 :], rules, package, combined)
+    return {**postprocessing, "transforms": [*steps[: position + 1], *after]}
+
+
+def _with_rules(steps: Sequence[Any], rules: Sequence[LabelRule], package: str, combined: bool) -> list[Any]:
+    """Steps of a label map with the rules behind them, as they were judged; saving comes after."""
+    kept = [step for step in steps if not (combined and is_cleaning(step))]
+    place = _place_of_saving(kept)
+    return [*kept[:place], *(rule.config(package) for rule in rules), *kept[place:]]
+
+
+def _place_of_saving(steps: Sequence[Any]) -> int:
+    names = [str(step.get("_target_", "")).rpartition(".")[2] for step in steps]
+    return next((n for n, name in enumerate(names) if name.startswith("SaveImage")), len(steps))
 
 
 def _has_regions(config: Mapping[str, Any]) -> bool:

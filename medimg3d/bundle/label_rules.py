@@ -14,6 +14,9 @@ KINDS: tuple[Kind, ...] = ("together", "min_volume", "largest", "fill")
 ALL_LABELS = 0
 """Stands for all labels of a map but the background."""
 
+_CLEANING = ("KeepLargestTogether", "KeepLargestConnectedComponent", "RemoveSmallComponents", "RemoveSmallObjects",
+             "FillHoles")  # fmt: skip
+
 MIN_VOLUMES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 """Least volumes that are tried, in mm³: fixed before any case is seen."""
 
@@ -113,6 +116,12 @@ class LabelRule:
     def needs_own(self) -> bool:
         """Whether it is a transform that the bundle carries."""
         return self.kind in ("min_volume", "together")
+
+
+def is_cleaning(step: Mapping[str, Any]) -> bool:
+    """Whether a step of a postprocessing cleans label maps, as the rules do."""
+    name = str(step.get("_target_", "")).rpartition(".")[2]
+    return name.removesuffix("ict").removesuffix("D").removesuffix("d") in _CLEANING
 
 
 def tried_rules(labels: Sequence[int]) -> list[LabelRule]:

@@ -108,9 +108,11 @@ def _gives_raw_outputs(model: Inference) -> bool:
 
 def _levelled(prediction: torch.Tensor) -> NDArray[np.float32]:
     """Sums of exactly 1 after an interpolation; what preprocessing cut away is background."""
-    values = np.asarray(prediction.detach().cpu().numpy(), dtype=np.float32).clip(min=0)
+    values = np.array(prediction.detach().cpu().numpy(), dtype=np.float32)
+    np.maximum(values, 0, out=values)
     total = values.sum(axis=0)
     outside = total < 1e-3
     values[:, outside] = 0
     values[0, outside] = 1
-    return np.asarray(values / np.where(outside, 1, total), dtype=np.float32)
+    values /= np.where(outside, 1, total)
+    return values

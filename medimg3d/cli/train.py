@@ -177,6 +177,10 @@ def train_command(
     hours: Annotated[
         int, typer.Option("--hours", min=1, help="With --slurm: time limit of a training.")
     ] = 24,
+    softmax: Annotated[
+        bool,
+        typer.Option("--softmax", help="With --fold all: keep class probabilities, for 'medimg3d ensemble'."),
+    ] = False,
     ray: RayOption = None,
     job_cpus: JobCpusOption = None,
     job_gpus: JobGpusOption = None,
@@ -219,6 +223,10 @@ def train_command(
         raise UsageError("--seeds is for --slurm and --ray; expected --seed with one number.")
     if slurm is not None and cluster is not None:
         raise UsageError("--slurm and --ray are two ways to the same; leave one away.")
+    if softmax and (fold != "all" or slurm is not None or seeds is not None):
+        raise UsageError(
+            "--softmax keeps what cross-validation predicts; expected --fold all, without --slurm or --seeds."
+        )
     read_folds = partial(_parse_folds, fold, bundle, options)
     with refusal_as_json(as_json=as_json):
         if slurm is not None:
@@ -231,7 +239,7 @@ def train_command(
                 f"--fold all predicts what it holds out, which needs both stages; leave --stage {stage} away."
             )
         if fold == "all" and not BundleFolder(bundle).is_classifier and seeds is None:
-            asked = options | {"check": checks, "cluster": cluster}
+            asked = options | {"check": checks, "cluster": cluster, "softmax": softmax}
             rejected = _cross_validate(bundle, out, asked, as_json=as_json)
         elif cluster is not None:
             several = None if seeds is None else _parse_seeds(seeds)

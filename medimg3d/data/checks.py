@@ -14,6 +14,7 @@ from medimg3d.data.datalist import SECTIONS, Case, Datalist, Section, with_cases
 from medimg3d.data.facts_reader import FactsReader
 from medimg3d.data.finding import Finding
 from medimg3d.data.json_file import is_int
+from medimg3d.data.label_map import GRID_TOLERANCE_MM
 from medimg3d.data.set_checks import (
     check_channels,
     check_dimensions,
@@ -28,7 +29,7 @@ from medimg3d.data.set_checks import (
 )
 from medimg3d.errors import DataError
 
-TOLERANCE_MM = 0.1
+TOLERANCE_MM = GRID_TOLERANCE_MM
 """Largest distance between the corners of an image's and its label's grid, in mm."""
 
 KNOWABLE = ("duplicate", "label outside", "patient in two folds", "patient in two lists", "spacing")

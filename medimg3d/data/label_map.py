@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from medimg3d.data.volume_file import read_volume
 from medimg3d.errors import DataError, GeometryError
 
-GRID_TOLERANCE_MM = 1e-3
+GRID_TOLERANCE_MM = 0.1
+"""Largest distance between the corners of two grids that count as one, in mm; the same for the cases of a datalist."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ def check_same_grid(pred: LabelMap, truth: LabelMap) -> None:
     """Refuse two label maps whose voxels are not at the same places.
 
     Raises:
-        GeometryError: The shapes differ, or an entry of the affines by more than 1e-3 mm. Affines are not
+        GeometryError: The shapes differ, or the affines place a corner more than 0.1 mm apart. Affines are not
             compared where the truth's is unknown.
     """
     if pred.labels.shape != truth.labels.shape:
@@ -67,12 +68,20 @@ def check_same_grid(pred: LabelMap, truth: LabelMap) -> None:
         )
     if truth.spacing_mm is None:
         return
-    apart_mm = float(np.abs(pred.affine - truth.affine).max())
+    apart_mm = _corners_apart_mm(pred.affine, truth.affine, truth.labels.shape)
     if apart_mm > GRID_TOLERANCE_MM:
         raise GeometryError(
-            f"Prediction and reference have affines that differ by {apart_mm:.3g} mm; expected at most "
+            f"Prediction and reference have affines that place their corners {apart_mm:.3g} mm apart; expected at most "
             f"{GRID_TOLERANCE_MM:g} mm. Save the prediction on the grid of its image."
         )
+
+
+def _corners_apart_mm(
+    first: NDArray[np.float64], second: NDArray[np.float64], shape: tuple[int, ...]
+) -> float:
+    sizes = (*shape, 1)[:3]
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(size - 1 for size in sizes), 1]
+    return float(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max())
 
 
 def _whole_numbers(array: NDArray[Any]) -> NDArray[np.integer[Any]]:

@@ -15,8 +15,9 @@ from typing import Any
 
 from medimg3d.atomic import write_text
 from medimg3d.bundle.finder import FINDER_CONFIG, has_finder
-from medimg3d.bundle.folder import BundleFolder, read_json
+from medimg3d.bundle.folder import TRAINING_CASES, BundleFolder, read_json
 from medimg3d.bundle.inference import channel_names
+from medimg3d.bundle.start_weights import find_start_weights
 from medimg3d.data.channel_inputs import find_case_inputs
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.folds import assign_folds, case_name, select_fold
@@ -31,10 +32,18 @@ from medimg3d.workflows.jobs import Job
 from medimg3d.workflows.predict import predict
 from medimg3d.workflows.ray_jobs import RayCluster, ray_jobs
 from medimg3d.workflows.train import SETTINGS, train
-from medimg3d.workflows.training_copy import CHECKPOINT, count_folds, find_datalist, read_training_list
+from medimg3d.workflows.training_copy import (
+    CHECKPOINT,
+    count_folds,
+    find_datalist,
+    read_training_list,
+    refuse_ensemble,
+    refuse_other_values,
+)
 
 STATE = "cross_validation.json"
 SUMMARY = Path("held_out") / "summary.json"
+LABEL_HASHES = Path("held_out") / "labels_sha256.json"
 TIMES = Path("training") / "times.json"
 POOLED = "cross_validation"
 _MEANING = ("labels", "regions", "ignore_label", "voxel_size")  # keys of a datalist that scores depend on
@@ -42,6 +51,7 @@ _OWN_NAME = "own_name"
 _PATHS = ("cache_dir", "start_from")  # options of a training
 _USUAL_PRECISION = "auto"
 _WITHOUT_EFFECT = ("progress", "num_workers", "cache_dir", "tracking", "max_minutes")
+_BY_MINUTES = "by_minutes"
 
 Say = Callable[[str], None]
 
@@ -55,7 +65,7 @@ class CrossValidation:
         table: Markdown table: Dice of each fold and of all folds pooled, with intervals.
         folds: Fold → content of its ``summary.json``.
         pooled: Content of the pooled ``summary.json``.
-        rejected: Cases of the datalist that were left out, with the reason.
+        rejected: Cases of the datalist that were left out, or could not be scored, with the reason.
         failed: Folds that another machine could not finish, with the reason; nothing is pooled then.
     """
 
@@ -91,6 +101,7 @@ class BegunFolds:
 
     def jobs(self, prefix: str = "") -> list[Job]:
         """A job for each fold that is not whole, named ``<prefix>fold_<k>``."""
+        options = _with_epochs_of(self.out, self.folds, self.training)
         return [
             fold_job(
                 self.bundle,
@@ -99,10 +110,10 @@ class BegunFolds:
                 fold,
                 softmax=self.softmax,
                 prefix=prefix,
-                **self.training,
+                **options,
             )
             for fold in self.folds
-            if self.softmax or not (self.out / f"fold_{fold}" / SUMMARY).is_file()
+            if self.softmax or not _is_scored(self.out / f"fold_{fold}")
         ]
 
     def run(self, fold: int, say: Say) -> None:
@@ -125,9 +136,10 @@ class BegunFolds:
         if failed:
             return CrossValidation(self.out, "", summaries, {}, self.rejected, dict(failed))
         pooled = _pool(self.out, self.folds)
-        table = format_table(summaries, pooled)
+        table = format_table(summaries, pooled) + _seen_line(summaries)
         write_text(self.out / "cross_validation.md", table)
-        return CrossValidation(self.out, table, summaries, pooled, self.rejected)
+        unscored = {name: f"not scored: {reason}" for name, reason in pooled["rejected"].items()}
+        return CrossValidation(self.out, table, summaries, pooled, self.rejected | unscored)
 
 
 def cross_validate(
@@ -228,6 +240,7 @@ def begin_folds(
     if folds is not None and not folds:
         raise UsageError("No fold was asked for; expected at least one, for example --folds 0,1.")
     source = BundleFolder(bundle)
+    refuse_ensemble(source)
     if source.is_classifier:
         raise UsageError(
             "Cross-validation is of label maps, and this bundle is a classifier; train its folds one by one."
@@ -246,7 +259,10 @@ def begin_folds(
     )
     folds = filled if folds is None else folds
     _refuse_other_folds(folds, filled, list_file)
-    _begin(out, _settings(bundle, list_file, training))
+    _begin(out, _settings(bundle, list_file, training), by_minutes=training.get("max_minutes") is not None)
+    for fold in folds:
+        if _is_trained(out / f"fold_{fold}"):
+            _refuse_other_training(source, out / f"fold_{fold}", list_file, fold, training)
     return BegunFolds(bundle, out, list_file, tuple(folds), softmax, training, rejected)
 
 
@@ -309,7 +325,7 @@ def _run_fold(
     say: Say,
 ) -> None:
     """Train a fold, predict and score what it held out; what is there already is kept."""
-    if not (folder / "docs" / "README.md").is_file():  # written last: the training is whole
+    if not _is_trained(folder):
         say(f"Fold {fold}: training")
         resumed, started = (folder / CHECKPOINT).is_file(), time.monotonic()
         trained = train(
@@ -319,11 +335,70 @@ def _run_fold(
         write_json({"training_s": seconds, "resumed": resumed}, folder / TIMES)
         for line in trained.start:
             say(line)
-    if not (folder / SUMMARY).is_file():
+    if not _is_scored(folder):
         say(f"Fold {fold}: predicting and scoring the held-out cases")
         _score_held_out(folder, list_file, fold)
     if softmax:
         write_softmax(folder, _held_out_images(folder), folder / "held_out" / "softmax", say=say)
+
+
+def _is_trained(folder: Path) -> bool:
+    return (folder / "docs" / "README.md").is_file()  # written last: the training is whole
+
+
+def _is_scored(folder: Path) -> bool:
+    """Whether the held-out cases are scored, by the label maps that lie there now."""
+    if not (folder / SUMMARY).is_file():
+        return False
+    scored = folder / LABEL_HASHES
+    return not scored.is_file() or read_json(scored) == _label_hashes(folder)
+
+
+def _label_hashes(folder: Path) -> dict[str, str]:
+    """Label map → SHA-256, of the held-out cases; one that is gone has none."""
+    cases = read_json(folder / "held_out" / "datalist.json")["training"]
+    files = [Path(case["label"]) for case in cases]
+    return {str(file): content_sha256(file) if file.is_file() else "" for file in files}
+
+
+def _refuse_other_training(
+    source: BundleFolder, folder: Path, list_file: Path, fold: int, training: Mapping[str, Any]
+) -> None:
+    """A fold that is trained may be of another command: fold, length, seed, values and cases must be those asked for.
+
+    Raises:
+        UsageError: They are not.
+    """
+    variant = read_json(source.config(training["overlay"])) if training.get("overlay") else {}
+    copy = BundleFolder(folder)
+    asked: dict[str, Any] = {"fold": fold, "epochs": training.get("epochs"), "seed": training.get("seed")}
+    begun = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    for name, value in asked.items():
+        if value is not None and begun.get(name, value) != value:
+            raise UsageError(
+                f"{folder} was trained with {name} {begun[name]}, not {value}; expected the same in all folds. Choose "
+                "another --out, or delete that folder."
+            )
+    try:
+        refuse_other_values(copy, variant | dict(training.get("overrides") or {}))
+    except BundleError as err:
+        raise UsageError(f"{folder}: {err}") from err
+    record = folder / TRAINING_CASES
+    known = (
+        {case["name"] for case in read_json(record)["cases"] if "from" not in case}
+        if record.is_file()
+        else None
+    )
+    config = read_json(copy.config("train"))
+    cases = read_training_list(list_file, of_classes=False, class_names=None).cases
+    split = {"num_folds": config["num_folds"], "seed": config["fold_seed"]}
+    expected = {case_name(case) for case in select_fold(cases, fold=fold, part="training", **split)}
+    if known is not None and known != expected:
+        other = sorted(known ^ expected)
+        raise UsageError(
+            f"{folder} was trained on other cases than fold {fold} of {list_file.name} has now ({len(other)} differ, "
+            f"the first: {other[0]}); expected the same. Choose another --out, or delete that folder."
+        )
 
 
 def fold_job(
@@ -384,22 +459,30 @@ def _settings(bundle: Path, list_file: Path, training: Mapping[str, Any]) -> dic
     if chosen.get("precision") == _USUAL_PRECISION:  # `train --fold all` names it, `cross-validate` does not
         del chosen["precision"]
     recipes = ("train", "inference", *((FINDER_CONFIG,) if has_finder(source) else ()))
+    overlay, start = training.get("overlay"), training.get("start_from")
+    by_content = {
+        **({"overlay_sha256": content_sha256(source.config(overlay))} if overlay else {}),
+        **({"start_sha256": find_start_weights(Path(start)).sha256} if start else {}),
+    }
     return {
         "format": 1,
         "bundle": source.name,
         "configs_sha256": {name: content_sha256(source.config(name)) for name in recipes},
         "datalist_sha256": content_sha256(list_file),
         "training": chosen,
+        **by_content,
     }
 
 
-def _begin(out: Path, settings: dict[str, Any]) -> None:
+def _begin(out: Path, settings: dict[str, Any], *, by_minutes: bool) -> None:
     """Write what a folder is begun with, or refuse to go on with something else."""
     path = out / STATE
     if not path.is_file():
-        write_json(settings, path)
+        write_json(settings | ({_BY_MINUTES: True} if by_minutes else {}), path)
         return
     begun = read_json(path)
+    for name in ("overlay_sha256", "start_sha256"):  # not of an earlier version
+        begun.setdefault(name, settings.get(name))
     if begun.get("training", {}).get("precision") == _USUAL_PRECISION:  # of an earlier version
         del begun["training"]["precision"]
     for name, value in settings.items():
@@ -411,11 +494,12 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _with_epochs_of(out: Path, folds: Sequence[int], training: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a training: where a time is given, the first fold's epochs hold for the others."""
+    """The options of a training: where a time was given, the epochs of the fold that was begun first hold for all."""
     options = dict(training)
-    begun = out / f"fold_{folds[0]}" / SETTINGS
-    if options.get("max_minutes") is not None and begun.is_file():
-        options |= {"epochs": int(read_json(begun)["epochs"]), "max_minutes": None}
+    by_minutes = options.get("max_minutes") is not None or read_json(out / STATE).get(_BY_MINUTES)
+    begun = [file for fold in folds if (file := out / f"fold_{fold}" / SETTINGS).is_file()]
+    if by_minutes and begun:
+        options |= {"epochs": int(read_json(begun[0])["epochs"]), "max_minutes": None}
     return options
 
 
@@ -428,21 +512,27 @@ def _score_held_out(folder: Path, list_file: Path, fold: int) -> None:
     held_out = _write_held_out(folder, list_file, fold)
     predictions = folder / "held_out" / "predictions"
     regions = LabelRegions.of(BundleFolder(folder).metadata.get("regions"))
-    result = predict(
+    run = partial(
+        predict,
         folder,
         [held_out],
         predictions,
         section="training",
         overlays=False,
         reports=False,
-        resume=True,
         region_masks=bool(regions and regions.lossy),
     )
+    try:
+        result = run(resume=True)
+    except UsageError:  # begun with something else, on a GPU perhaps: all of the fold by one and the same
+        result = run(resume=False)
     if result.rejected:
         name, reason = next(iter(result.rejected.items()))
         raise BundleError(
             f"{len(result.rejected)} held-out cases could not be predicted; the first: {name}: {reason}"
         )
+    (folder / SUMMARY).unlink(missing_ok=True)
+    write_json(_label_hashes(folder), folder / LABEL_HASHES)
     evaluate(predictions, held_out, folder / "held_out", bundle=folder)
 
 
@@ -533,6 +623,17 @@ def format_table(folds: Mapping[int, Mapping[str, Any]], pooled: Mapping[str, An
         cells = [_interval(summary["metrics"]["dice"][name]) for name in names]
         lines.append(f"| {title} | {summary['num_scored']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _seen_line(folds: Mapping[int, Mapping[str, Any]]) -> str:
+    """What the reader of the table must know of cases that a fold held out and had been trained on all the same."""
+    seen = sorted(name for summary in folds.values() for name in summary["seen_in_training"]["cases"])
+    if not seen:
+        return ""
+    return (
+        f"\n**{len(seen)} held-out cases have an image that their fold was trained on** ({', '.join(seen[:5])}"
+        f"{', …' if len(seen) > 5 else ''}): their scores are no test.\n"
+    )
 
 
 def _interval(figure: Mapping[str, Any]) -> str:

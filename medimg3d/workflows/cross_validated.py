@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from medimg3d.bundle.folder import WEIGHTS, BundleFolder, read_json
+from medimg3d.bundle.ensemble_config import further_steps
+from medimg3d.bundle.folder import TRAINING_CASES, WEIGHTS, BundleFolder, read_json
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.evaluation_pairs import find_predictions, find_references, match_prediction
 from medimg3d.data.label_regions import LabelRegions
@@ -95,7 +98,23 @@ class CrossValidated:
                 name: content_sha256(case.prediction) for name, case in self.cases.items()
             },
             "softmax": self.has_softmax,
+            "references": {
+                name: [content_sha256(case.label), case.fold, case.patient]
+                for name, case in self.cases.items()
+            },
         }
+
+    def never_held_out(self) -> set[str]:
+        """Names of cases that folds were trained on and none held out: of folds that are missing."""
+        records = [self.bundle(fold).root / TRAINING_CASES for fold in self.folds]
+        trained = {
+            str(case["name"])
+            for record in records
+            if record.is_file()
+            for case in read_json(record)["cases"]
+            if "from" not in case
+        }
+        return trained - set(self.cases)
 
 
 def read_cross_validations(folders: Sequence[Path]) -> list[CrossValidated]:
@@ -129,21 +148,26 @@ def read_cross_validations(folders: Sequence[Path]) -> list[CrossValidated]:
 def combinable(found: Sequence[CrossValidated], most: int) -> list[tuple[str, ...]]:
     """Names of the configurations that can be averaged in one bundle, at most so many at once.
 
-    They need the same preprocessing, and their class probabilities.
+    They need the same preprocessing, their class probabilities, and label maps that nothing but cleaning follows.
     """
-    with_softmax = [one for one in found if one.has_softmax]
+    with_softmax = [
+        one
+        for one in found
+        if one.has_softmax and not further_steps(read_json(one.first.config("inference")))
+    ]
     return [
         tuple(one.name for one in group)
         for count in range(2, most + 1)
         for group in combinations(with_softmax, count)
-        if len({str(_preprocessing(one)) for one in group}) == 1
+        if len({_preprocessing(one) for one in group}) == 1
     ]
 
 
-def _preprocessing(one: CrossValidated) -> Any:
+def _preprocessing(one: CrossValidated) -> str:
     config = read_json(one.first.config("inference"))
     names = ("region", "finder_preprocessing", "finder_inferer", "finder_network_def")
-    return config.get("preprocessing"), *(config.get(name) for name in names)
+    values = json.dumps([config.get(name) for name in ("preprocessing", *names)])
+    return re.sub(r"\bmedimg3d_\w+\.", "", values)  # code that each bundle carries in a package of its own
 
 
 def _unlike(names: list[str]) -> list[str]:

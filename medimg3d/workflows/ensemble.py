@@ -34,7 +34,7 @@ from medimg3d.workflows.ensemble_choice import (
     paired_gain,
     patients_of,
 )
-from medimg3d.workflows.ensemble_export import export_ensemble
+from medimg3d.workflows.ensemble_export import MOST_BYTES, export_ensemble
 from medimg3d.workflows.ensemble_scores import HeldOutScores, class_means
 from medimg3d.workflows.evaluate import EvaluationResult, evaluate
 
@@ -90,7 +90,7 @@ def ensemble(
     Raises:
         UsageError: The folders do not fit each other, or ``out`` holds something else.
         MissingExtraError: scikit-image is not installed.
-        BundleError: A bundle cannot be exported: no argmax, or weights that are too large.
+        BundleError: A bundle cannot be exported, having no argmax.
         DataError: A case cannot be read.
     """
     if find_spec("skimage") is None:
@@ -318,6 +318,13 @@ def _warnings(
             f"{len(others)} of {len(nested)} folds, left out, would have chosen something else: the choice hangs on "
             "few cases."
         )
+    missing = found[0].never_held_out()
+    if missing:
+        warnings.append(
+            f"{len(missing)} cases of the trainings were held out by none of the folds {', '.join(map(str, nested))} "
+            f"(the first: {min(missing)}): neither chosen on nor judged. Run medimg3d cross-validate once more for "
+            "the folds that are missing."
+        )
     without = [one.name for one in found if not one.has_softmax]
     if without:
         warnings.append(
@@ -327,6 +334,17 @@ def _warnings(
     if judged.evaluation.rejected:
         warnings.append(f"{len(judged.evaluation.rejected)} cases could not be scored by the evaluation.")
     return warnings
+
+
+def _too_large(out: Path) -> list[str]:
+    large = [file for file in sorted((out / "models").glob("*.pt")) if file.stat().st_size >= MOST_BYTES]
+    if not large:
+        return []
+    return [
+        f"{len(large)} files of weights have {MOST_BYTES / 1e6:.0f} MB or more ({large[0].name}: "
+        f"{large[0].stat().st_size / 1e6:.0f} MB), also in half precision: too large for most collections of bundles. "
+        "Plan a narrower network to share one."
+    ]
 
 
 def _chosen_on(scores: Sequence[CaseScore]) -> str:
@@ -344,6 +362,7 @@ def _report(
 ) -> None:
     """The bundle, then its papers; the summary is last but for the end of the work folder."""
     export_ensemble(parts, choice.rules, record, out, work=work)
+    summary["warnings"] += _too_large(out)
     folder = out / REPORT
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy2(judged.evaluation.files["cases"], folder / "nested_cases.csv")

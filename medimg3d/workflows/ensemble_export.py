@@ -28,7 +28,6 @@ from medimg3d.bundle.folder import (
 from medimg3d.bundle.label_rules import LabelRule
 from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.json_file import write_json
-from medimg3d.errors import BundleError
 from medimg3d.workflows.cross_validated import CrossValidated
 
 MEMBERS = Path("models") / "ensemble.json"
@@ -74,7 +73,7 @@ def export_ensemble(
         ``out``.
 
     Raises:
-        BundleError: A configuration has no argmax, or weights that are too large for one file even in half precision.
+        BundleError: A configuration has no argmax.
     """
     draft = work / "bundle"
     shutil.rmtree(draft, ignore_errors=True)
@@ -127,7 +126,7 @@ def _members(parts: Sequence[CrossValidated]) -> list[Member]:
 
 
 def _write_weights(source: Path, target: Path) -> str:
-    """Copy weights, in half precision where they would be too large; their SHA-256."""
+    """Copy weights, in half precision where they are too large to share and half of them is not; their SHA-256."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.stat().st_size < MOST_BYTES:
         shutil.copy2(source, target)
@@ -143,10 +142,7 @@ def _write_weights(source: Path, target: Path) -> str:
         with atomic_file(target) as temporary:
             torch.save({"model": halved}, temporary)
         if target.stat().st_size >= MOST_BYTES:
-            raise BundleError(
-                f"{target.name} has {target.stat().st_size / 1e6:.0f} MB in half precision; expected less than "
-                f"{MOST_BYTES / 1e6:.0f} MB. Plan a narrower network for a bundle to share."
-            )
+            shutil.copy2(source, target)
     return hashlib.sha256(target.read_bytes()).hexdigest()
 
 
@@ -178,14 +174,15 @@ def _write_configs(
     if all(one == plain[0] for one in plain):  # they differ in their weights alone
         plain, files = plain[:1], [[one.file for one in members]]
     hashes = [[sha256[file] for file in group] for group in files]
-    config = ensemble_inference(plain, files, hashes, rules, package=package)
+    combined = len(parts) > 1
+    config = ensemble_inference(plain, files, hashes, rules, package=package, combined=combined)
     if finders:
         config[CHECKPOINT_KEY] = [f"$os.path.join(@bundle_root, 'models', '{file}')" for file in finders]
     write_text(bundle.root / "configs" / "inference.json", format_json(config))
     overlay = bundle.root / "configs" / "inference_fast.json"
     if overlay.is_file():
         fast = (
-            ensemble_fast(plain[0], read_json(overlay), files[0], rules, package=package)
+            ensemble_fast(plain[0], read_json(overlay), files[0], rules, package=package, combined=combined)
             if len(plain) == 1
             else None
         )

@@ -14,6 +14,7 @@ from medimg3d.atomic import remove_partial_files
 from medimg3d.bundle.label_rules import LabelRule, apply_rules, tried_rules
 from medimg3d.data.json_file import write_json
 from medimg3d.data.label_map import LabelMap, check_same_grid, read_label_map
+from medimg3d.errors import DataError, Medimg3dError
 from medimg3d.metrics.confidence import soft_dice_doubt
 from medimg3d.metrics.overlap import dice
 from medimg3d.workflows.cross_validated import CrossValidated
@@ -88,8 +89,13 @@ class HeldOutScores:
             if self._is_whole(score):
                 return score
         case = next(iter(self.found.values())).cases[name]
-        truth = self._truth(name)
-        dice = {candidate: self._by_rule(candidate, name, truth) for candidate in self.candidates}
+        try:
+            truth = self._truth(name)
+            dice = {candidate: self._by_rule(candidate, name, truth) for candidate in self.candidates}
+        except Medimg3dError as err:
+            raise DataError(
+                f"{name} cannot be scored: {err} Mend or leave out the case, and cross-validate again."
+            ) from err
         doubt = {
             one.name: soft_dice_doubt(read_softmax(part.softmax))
             for one in self.found.values()

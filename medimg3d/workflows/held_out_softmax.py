@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +43,22 @@ def write_softmax(
         model = load_inference(folder, read_facts(folder))
         for image, file in todo:
             _, item = load_case(model, image.path, image.further)
-            probabilities = np.mean(list(member_probabilities(model, item)), axis=0)
             with atomic_file(file) as temporary:
-                np.savez_compressed(temporary, softmax=probabilities.astype(np.float16))
+                np.savez_compressed(
+                    temporary, softmax=_mean(member_probabilities(model, item)).astype(np.float16)
+                )
     return files
+
+
+def _mean(each: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The mean, one array and the next in memory: of a large CT with many classes each has gigabytes."""
+    total = next(each)
+    count = 1
+    for one in each:
+        total += one
+        count += 1
+    total /= count
+    return total
 
 
 def read_softmax(path: Path) -> NDArray[np.float32]:

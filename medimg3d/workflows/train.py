@@ -34,6 +34,7 @@ from medimg3d.workflows.training_copy import (
     prepare_copy,
     read_training_list,
     record_cases,
+    refuse_ensemble,
 )
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ def train(
     source = BundleFolder(bundle)
     source.config("train")
     source.config("train_fast")
+    refuse_ensemble(source)
     with_finder = _check_stage(source, out, stage, resume=resume)
     if tracking is not None and find_spec(tracking) is None:
         raise MissingExtraError(tracking, "tracking")

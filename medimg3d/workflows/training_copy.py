@@ -162,7 +162,7 @@ def prepare_copy(
     refuse_unknown_values(source, overrides)
     if (out / CHECKPOINT).exists():
         copy = BundleFolder(out)
-        _refuse_other_values(copy, overrides)
+        refuse_other_values(copy, overrides)
         return copy
     copy = copy_bundle(source, out)
     has_regions = bool(copy.metadata.get("regions"))  # its outputs are no label values
@@ -183,6 +183,20 @@ def prepare_copy(
         set_config_values(copy.config(name), shared)
     set_config_values(copy.config("train"), overrides)
     return copy
+
+
+def refuse_ensemble(source: BundleFolder) -> None:
+    """Refuse the recipe of an ensemble: what it trains is one network, and its inference needs several.
+
+    Raises:
+        UsageError: The bundle averages several networks.
+    """
+    inference = source.root / "configs" / "inference.json"
+    if inference.is_file() and "member_networks" in read_json(inference):
+        raise UsageError(
+            f"{source.name} is an ensemble of several networks; expected a bundle of one to train. Take one of the "
+            "folds that it was made of (fold_<k>), or begin with its weights: --start-from."
+        )
 
 
 def _image_hashes(case: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -218,7 +232,16 @@ def refuse_unknown_values(source: BundleFolder, overrides: Mapping[str, Any]) ->
             raise UsageError(f"train.json of {source.name} has no {first}. {hint}")
 
 
-def _refuse_other_values(copy: BundleFolder, overrides: Mapping[str, Any]) -> None:
+def refuse_other_values(copy: BundleFolder, overrides: Mapping[str, Any]) -> None:
+    """Refuse values that a training was not begun with.
+
+    Args:
+        copy: The copy that is trained.
+        overrides: Values of ``train.json`` by id.
+
+    Raises:
+        BundleError: One is another in the copy.
+    """
     for identity, value in overrides.items():
         begun = value_at(read_json(copy.config("train")), identity)
         if begun != value:

@@ -30,6 +30,18 @@ def test_fold_all_trains_predicts_and_scores_every_fold_and_goes_on_without_resu
         assert json.loads(done.stdout)["pooled"]["num_scored"] == 4
     assert asked == [(0, 2, None), (1, 2, None)]
     assert (tmp_path / "cv" / "fold_1" / "held_out" / "summary.json").is_file()
+    assert runner.invoke(app, [*command, "--softmax"]).exit_code == 0
+    assert len(list((tmp_path / "cv").glob("fold_*/held_out/softmax/*.npz"))) == 4
+    assert len(asked) == 2, "the probabilities alone were missing"
+
+
+def test_probabilities_are_kept_of_all_folds_or_none(tmp_path):
+    recipe = write_recipe(tmp_path / "recipe")
+    done = runner.invoke(
+        app, ["train", str(recipe), "--fold", "0", "--softmax", "--out", str(tmp_path / "run")]
+    )
+    assert isinstance(done.exception, UsageError)
+    assert "expected --fold all" in str(done.exception)
 
 
 @pytest.mark.parametrize("command", [("train", "--fold", "all"), ("cross-validate",)], ids=lambda c: c[0])

@@ -1,13 +1,16 @@
 """Cross-validation on disk: what it keeps, and that it goes on where it was stopped."""
 
 import json
+import shutil
 
 import cross_validations
+import nibabel
 import numpy as np
 import phantoms
 import pytest
 from cross_validations import train_nothing, write_recipe
 
+from medimg3d.data.content_hash import content_sha256
 from medimg3d.errors import DataError, UsageError
 from medimg3d.workflows import cross_validate as module
 from medimg3d.workflows import held_out_softmax
@@ -236,3 +239,136 @@ def test_the_usual_precision_named_or_not_is_the_same_training(bundle, datalist,
     run(bundle, datalist, tmp_path)
     with pytest.raises(UsageError, match="was begun with another training"):
         run(bundle, datalist, tmp_path, precision="bfloat16")
+
+
+def trained_alone(bundle, datalist, folder, **settings):
+    """A fold that another command trained, before the cross-validation was begun."""
+    train_nothing(bundle, out=folder, fold=settings["fold"], datalist=datalist)
+    (folder / "training").mkdir()
+    (folder / "training" / "settings.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        ({"fold": 1}, {}, r"fold_0 was trained with fold 1, not 0; expected the same in all folds"),
+        ({"fold": 0, "epochs": 3}, {"epochs": 5}, "was trained with epochs 3, not 5"),
+        ({"fold": 0, "seed": 1}, {"seed": 2}, "was trained with seed 1, not 2"),
+        ({"fold": 0}, {"overrides": {"fold_seed": 3}}, "was begun with fold_seed 0"),
+    ],
+)
+def test_a_fold_that_another_command_trained_must_be_the_one_asked_for(
+    settings, options, message, bundle, datalist, tmp_path
+):
+    trained_alone(bundle, datalist, tmp_path / "cv" / "fold_0", **settings)
+    with pytest.raises(UsageError, match=message):
+        run(bundle, datalist, tmp_path, **options)
+
+
+def test_a_fold_trained_on_what_is_held_out_now_is_refused(bundle, datalist, tmp_path):
+    trained_alone(bundle, datalist, tmp_path / "cv" / "fold_0", fold=0)
+    content = json.loads(datalist.read_text())
+    for case in content["training"]:
+        case["fold"] = 1 - case["fold"]
+    other = datalist.with_name("other_folds.json")
+    other.write_text(json.dumps(content))
+    with pytest.raises(
+        UsageError, match=r"was trained on other cases than fold 0 .* \(4 differ, the first: case_0\)"
+    ):
+        run(bundle, other, tmp_path)
+
+
+def test_where_a_time_was_given_its_epochs_hold_without_it(bundle, datalist, tmp_path, monkeypatch):
+    seen = []
+
+    def training(bundle, *, out, **options):
+        seen.append((options.get("epochs"), options.get("max_minutes")))
+        if len(seen) == 2:
+            raise StopError
+        (out / "training").mkdir(parents=True)
+        (out / "training" / "settings.json").write_text('{"epochs": 7, "fold": 0}')
+        return cross_validations.train_nothing(bundle, out=out, **options)
+
+    monkeypatch.setattr(module, "train", training)
+    with pytest.raises(StopError):
+        run(bundle, datalist, tmp_path, max_minutes=3)
+    assert [
+        job.arguments["training"]["epochs"]
+        for job in module.begin_folds(bundle, out=tmp_path / "cv", folds=[0, 1], list_file=datalist).jobs()
+    ] == [7]
+    run(bundle, datalist, tmp_path)
+    assert seen == [(None, 3), (7, None), (7, None)]
+
+
+def test_a_label_that_was_mended_is_scored_anew(bundle, datalist, tmp_path):
+    before = run(bundle, datalist, tmp_path)
+    label = datalist.parent / "labels" / "case_0.nii.gz"
+    kept = label.read_bytes()
+    shutil.copy2(datalist.parent / "labels" / "case_1.nii.gz", label)
+    try:
+        after = run(bundle, datalist, tmp_path)
+    finally:
+        label.write_bytes(kept)
+    first, second = (one.folds[0]["metrics"]["dice"]["grey"]["mean"] for one in (before, after))
+    assert first != second
+    assert before.folds[1] == after.folds[1]
+
+
+def test_a_label_on_another_grid_is_named(bundle, datalist, tmp_path):
+    study = tmp_path / "study"
+    shutil.copytree(datalist.parent, study)
+    path = study / "labels" / "case_0.nii.gz"
+    image = nibabel.load(path)
+    moved = image.affine.copy()
+    moved[0, 3] += 1
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), moved), path)
+    result = run(bundle, study / datalist.name, tmp_path, check=None)
+    assert list(result.rejected) == ["case_0"]
+    assert "place their corners 1 mm apart" in result.rejected["case_0"]
+
+
+def test_cases_that_were_trained_on_are_told_beside_the_table(bundle, datalist, tmp_path, monkeypatch):
+    def training(bundle, *, out, **options):
+        trained = train_nothing(bundle, out=out, **options)
+        record = json.loads((out / "models" / "training_cases.json").read_text())
+        for case in record["cases"]:  # the content of a held-out image under another name
+            case["image_sha256"] = content_sha256(datalist.parent / "images" / "case_0.nii.gz")
+        (out / "models" / "training_cases.json").write_text(json.dumps(record))
+        return trained
+
+    monkeypatch.setattr(module, "train", training)
+    result = run(bundle, datalist, tmp_path)
+    assert "**1 held-out cases have an image that their fold was trained on** (case_0)" in result.table
+
+
+def test_predictions_begun_on_another_device_are_made_anew(bundle, datalist, tmp_path, monkeypatch):
+    seen = []
+
+    def predicting(*args, resume, **options):
+        seen.append(resume)
+        if resume:
+            raise UsageError("was begun with device cuda and is resumed with cpu")
+        return real(*args, resume=resume, **options)
+
+    real = module.predict
+    monkeypatch.setattr(module, "predict", predicting)
+    run(bundle, datalist, tmp_path)
+    assert seen == [True, False, True, False]
+
+
+def test_another_overlay_under_the_same_name_is_refused(bundle, datalist, tmp_path):
+    overlay = bundle / "configs" / "big.json"
+    overlay.write_text("{}")
+    run(bundle, datalist, tmp_path, overlay="big")
+    overlay.write_text('{"fold_seed": 0}')
+    with pytest.raises(UsageError, match="was begun with another overlay_sha256"):
+        run(bundle, datalist, tmp_path, overlay="big")
+
+
+def test_an_ensemble_is_not_trained(bundle, datalist, tmp_path):
+    path = bundle / "configs" / "inference.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"member_networks": {}}))
+    with pytest.raises(
+        UsageError, match="is an ensemble of several networks; expected a bundle of one to train"
+    ):
+        run(bundle, datalist, tmp_path)

@@ -19,10 +19,10 @@ from stock_monai import monai_bundle
 from tiny_networks import tiny_unet
 
 from medimg3d.bundle.label_rules import LabelRule
-from medimg3d.errors import UsageError
+from medimg3d.errors import DataError, UsageError
 from medimg3d.workflows import ensemble as module
 from medimg3d.workflows import ensemble_export, ensemble_scores
-from medimg3d.workflows.cross_validated import CrossValidated
+from medimg3d.workflows.cross_validated import CrossValidated, combinable, read_cross_validations
 from medimg3d.workflows.ensemble import ensemble
 from medimg3d.workflows.ensemble_export import export_ensemble
 from medimg3d.workflows.predict import predict
@@ -118,7 +118,7 @@ def test_the_bundle_names_its_members_and_what_they_have_seen(made):
     assert [(one["file"], one["fold"]) for one in content["members"]] == [("model.pt", 0), ("fold_1.pt", 1)]
     assert content["chosen_on"] == "12 held-out cases of 2 folds"
     seen = json.loads((made.bundle / "models" / "training_cases.json").read_text())
-    assert [case["name"] for case in seen["cases"]] == ["of fold 0", "of fold 1"]
+    assert [case["name"] for case in seen["cases"]] == sorted(f"case_{n}" for n in range(NUM_CASES))
     assert not (made.bundle / ".ensemble").exists()
     assert "remove components below 10 mm³" in (made.bundle / "docs" / "README.md").read_text()
 
@@ -353,3 +353,100 @@ def test_stock_monai_runs_the_exported_hippocampus_bundle(bundle_root, tmp_path)
     np.testing.assert_array_equal(
         voxels(fast.cases[0].label_map), voxels(tmp_path / "stock" / "a_seg.nii.gz")
     )
+
+
+TOGETHER = {"_target_": "medimg3d.transforms.small_components.KeepLargestTogetherd", "keys": "pred"}
+
+
+def with_cleaning(part: CrossValidated, *steps) -> CrossValidated:
+    """The same folds, whose inference does something to the label map before it is saved."""
+    for fold in part.folds:
+        for name in ("inference", "inference_fast"):
+            path = part.bundle(fold).root / "configs" / f"{name}.json"
+            config = json.loads(path.read_text())
+            last = config["postprocessing"]
+            *before, save = last.get("transforms", [last])
+            config["postprocessing"] = {"_target_": "Compose", "transforms": [*before, *steps, save]}
+            path.write_text(json.dumps(config))
+    return part
+
+
+def names_of(out: Path, config: str) -> list[str]:
+    content = json.loads((out / "configs" / f"{config}.json").read_text())
+    return [step["_target_"].rpartition(".")[2] for step in content["postprocessing"]["transforms"]]
+
+
+def test_rules_come_after_the_bundles_own_cleaning_as_they_were_judged(tmp_path):
+    part = with_cleaning(flat_folds(tmp_path / "unet", (0, 1)), TOGETHER)
+    out = export_ensemble([part], RULES[1:2], {}, tmp_path / "out", work=tmp_path / "work")
+    for name in ("inference", "inference_fast"):
+        last = names_of(out, name)[-3:]
+        assert last == ["KeepLargestTogetherd", "KeepLargestConnectedComponentd", "SaveImaged"], name
+
+
+def test_a_mean_of_configurations_leaves_their_own_cleaning_away(tmp_path):
+    parts = [
+        with_cleaning(flat_folds(tmp_path / "a", (0, 1)), TOGETHER),
+        with_cleaning(flat_folds(tmp_path / "b", (2, 3)), TOGETHER),
+    ]
+    out = export_ensemble(parts, RULES[1:2], {}, tmp_path / "out", work=tmp_path / "work")
+    for name in ("inference", "inference_fast"):
+        assert "KeepLargestTogetherd" not in names_of(out, name)
+        assert names_of(out, name)[-2:] == ["KeepLargestConnectedComponentd", "SaveImaged"]
+
+
+def test_label_maps_that_are_changed_otherwise_are_not_averaged(cv, tmp_path):
+    for name in ("one", "other"):
+        shutil.copytree(cv, tmp_path / name)
+        for fold in (0, 1):
+            path = tmp_path / name / f"fold_{fold}" / "configs" / "inference.json"
+            config = json.loads(path.read_text())
+            config["postprocessing"]["transforms"][-1:-1] = [{"_target_": "MapLabelValued", "keys": "pred"}]
+            path.write_text(json.dumps(config))
+    found = read_cross_validations([tmp_path / "one", tmp_path / "other"])
+    assert combinable(found, 2) == []
+
+
+def test_folds_that_are_missing_are_told(cv, study, tmp_path):
+    half = tmp_path / "half"
+    shutil.copytree(cv, half)
+    record = half / "fold_0" / "models" / "training_cases.json"
+    content = json.loads(record.read_text())
+    content["cases"].append({"name": "case_99", "image_sha256": "0"})
+    record.write_text(json.dumps(content))
+    warnings = ensemble([half], tmp_path / "out").summary["warnings"]
+    assert any("1 cases of the trainings were held out by none of the folds 0, 1 (the first: case_99)" in one
+               for one in warnings)  # fmt: skip
+
+
+def test_mended_references_are_another_ensemble(cv, study, tmp_path):
+    mended = tmp_path / "study"
+    shutil.copytree(study.parent, mended)
+    folder = tmp_path / "cv"
+    shutil.copytree(cv, folder)
+    for fold in (0, 1):
+        path = folder / f"fold_{fold}" / "held_out" / "datalist.json"
+        path.write_text(path.read_text().replace(str(study.parent), str(mended)))
+    ensemble([folder], tmp_path / "out")
+    shutil.copy2(mended / "labels" / "case_1.nii.gz", mended / "labels" / "case_0.nii.gz")
+    with pytest.raises(UsageError, match="holds another ensemble"):
+        ensemble([folder], tmp_path / "out")
+
+
+def test_a_case_that_cannot_be_scored_is_named(cv, study, tmp_path):
+    folder = tmp_path / "cv"
+    shutil.copytree(cv, folder)
+    made = next((folder / "fold_0" / "held_out" / "predictions").glob("case_0_seg.nii.gz"))
+    phantoms.write_nifti(made, np.zeros((3, 3, 3), np.uint8))
+    with pytest.raises(DataError, match="case_0 cannot be scored: Prediction has shape"):
+        ensemble([folder], tmp_path / "out")
+
+
+def test_weights_too_large_to_share_are_kept_and_told(cv, tmp_path, monkeypatch):
+    monkeypatch.setattr(ensemble_export, "MOST_BYTES", 10)
+    monkeypatch.setattr(module, "MOST_BYTES", 10)
+    result = ensemble([cv], tmp_path / "out")
+    assert any(one.startswith("2 files of weights have") for one in result.summary["warnings"])
+    kept = torch.load(tmp_path / "out" / "models" / "model.pt", weights_only=True)
+    first = torch.load(cv / "fold_0" / "models" / "model.pt", weights_only=True)
+    torch.testing.assert_close(kept, first, rtol=0, atol=0)

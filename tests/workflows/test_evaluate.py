@@ -119,7 +119,7 @@ def test_bad_cases_are_rejected_with_their_reason_and_the_others_go_on(tmp_path,
     result = run(tmp_path, study)
     assert list(result.scores) == [NAMES[3]]
     assert set(result.scores) | set(result.rejected) == set(NAMES)
-    assert "affines that differ by 1 mm" in result.rejected[NAMES[0]]
+    assert "place their corners 1 mm apart" in result.rejected[NAMES[0]]
     assert result.rejected[NAMES[1]].startswith("prediction ")
     assert result.rejected[NAMES[2]] == f"no prediction; expected {NAMES[2]}_seg.nii.gz"
     assert result.summary["metrics"]["dice"]["front"]["low"] is None
