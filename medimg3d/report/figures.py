@@ -16,6 +16,9 @@ from medimg3d.report.colors import class_color
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LEAST_SPAN = 0.1
+"""Of Dice: the least that the vertical axis of a history shows."""
+
 
 def box_plot(values: Mapping[str, Sequence[float]], path: Path, *, axis_label: str, title: str = "") -> Path:
     """One box a class with every case as a point; quartiles, median, whiskers to 1.5 quartile ranges.
@@ -70,14 +73,23 @@ def history_plot(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     for position, column in enumerate(columns):
         name = column.removeprefix("val_dice_").replace("_", " ")
         _draw_line(right, epochs, _column(rows, column), name, class_color(position))
-    _draw_line(right, epochs, _column(rows, "val_mean_dice"), "mean", "black")
+    if len(columns) != 1:  # of one class it is the same
+        _draw_line(right, epochs, _column(rows, "val_mean_dice"), "mean", "black")
     right.set_ylabel("Validation Dice")
+    _at_least(right, LEAST_SPAN)
     for axes in (left, right):
         axes.set_xlabel("Epoch")
         _tidy(axes)
     if right.lines:
         right.legend(frameon=False, fontsize=9, loc="lower right")
     return save_png(figure, path)
+
+
+def _at_least(axes: Axes, span: float) -> None:
+    """Widen the range of the vertical axis: differences that mean nothing should not fill the panel."""
+    low, high = axes.get_ylim()
+    if high - low < span:
+        axes.set_ylim((low + high - span) / 2, (low + high + span) / 2)
 
 
 def _tidy(axes: Axes) -> None:
