@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medimg3d.planning.augmentation import classification_transforms
+from medimg3d.planning.file_readers import volumes_below
 from medimg3d.planning.networks import classifier_block
 from medimg3d.planning.plan import Plan
 from medimg3d.planning.preprocessing import preprocessing_block
@@ -40,10 +41,7 @@ def classification_configs(plan: Plan) -> dict[str, Config]:
     template = read_template("classification", "train")
     inference = fill(read_template("classification", "inference"), shared)
     if not plan.is_picture:
-        inference["datalist"] = (
-            "$sorted(p for e in ('nii', 'nii.gz') for p in glob.glob(os.path.join(@dataset_dir, '**', '*.' + e), "
-            "recursive=True))"
-        )
+        inference["datalist"] = volumes_below(plan.facts, deep=True)
     evaluate = fill(read_template("classification", "evaluate"), shared)
     evaluate["dataloader"]["batch_size"] = plan.batch_size
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,6 +28,11 @@ AIR_HU = -300.0
 
 FIXED_UNITS = {"ct": "Hounsfield units", "pet": "uptake values"}
 """Modalities whose values mean the same in every image, and what they are."""
+
+NARROWEST_WINDOW = 1.0
+NARROWEST_SHARE = 0.01
+"""Labelled structures whose values differ by less than both, the second as a share of the images' own range, are of one
+value (filled by hand, metal): a window from them would leave nothing of the image."""
 
 WINDOW_DEVIATIONS = (1.0, 100.0)
 """A window of fewer or more deviations of the data is scaled by itself: scores would be far from 0 ± 1."""
@@ -142,10 +148,15 @@ def _spacing_by_rule(facts: DataFacts) -> Decision:
             "The median in the plane; along the thick axis the 10th percentile, so that thin slices are not thrown "
             "away (nnU-Net's rule)."
         )
-    unknown = len(facts.spacings_mm) - len(known)
+    unknown, num_cases = len(facts.spacings_mm) - len(known), len(facts.spacings_mm)
+    alike = len({tuple(np.round(row, 3)) for row in table}) == 1
     if unknown:
-        note += f" {unknown} cases state no voxel size: they count as 1 mm voxels, so check what comes out of them."
-    if len({tuple(np.round(row, 3)) for row in table}) == 1:
+        note = "All cases that state their voxel size have it already." if alike else note
+        note += (
+            f" No voxel size is stated in {unknown} of {num_cases} cases: their voxels count as 1 mm, so check what "
+            "comes out of them."
+        )
+    elif alike:
         note = "All cases have it already: nothing is resampled."
     return Decision("voxel size", [round(float(size), 6) for size in target], note, "--spacing")
 
@@ -236,9 +247,32 @@ def _fixed_scheme(channel: ChannelFacts, kind: str, window: tuple[float, float] 
         asked = f"{low:g} … {high:g} as asked for ({percentiles}: {found})"
         scheme: Scheme = {"scheme": "fixed", "low": low, "high": high, "mean": mean, "std": std}
         return scheme, f"{clipped} {asked}, then z-scored with {words}"
+    if _is_one_value(channel, inside):
+        return _whole_image_scheme(channel, clipped, f"{where} have one value, {found}")
     inside["high"] = max(inside["high"], inside["low"] + 1e-3)
     why = f"{clipped} {found} ({percentiles}), then z-scored with their mean and deviation"
     return {"scheme": "fixed", **inside}, why
+
+
+def _is_one_value(channel: ChannelFacts, inside: Mapping[str, float]) -> bool:
+    whole = channel.percentiles[-1] - channel.percentiles[0]
+    return inside["high"] - inside["low"] < min(NARROWEST_WINDOW, NARROWEST_SHARE * whole)
+
+
+def _whole_image_scheme(channel: ChannelFacts, clipped: str, reason: str) -> tuple[Scheme, str]:
+    """Window and scale of the images as wholes, where those of the labelled structures say nothing."""
+    low, high = (float(f"{channel.percentiles[place]:.6g}") for place in (0, -1))
+    mean, std = _own_scale(low, high)
+    why = (
+        f"{clipped} {low:g} … {high:g} (0.5 and 99.5 percentiles of whole images, median of the cases, since {reason}"
+        "), then z-scored with its middle and the deviation of values spread evenly over it"
+    )
+    return {"scheme": "fixed", "low": low, "high": high, "mean": mean, "std": std}, why
+
+
+def _own_scale(low: float, high: float) -> tuple[float, float]:
+    """Middle of a window, and the deviation of values spread evenly over it."""
+    return float(f"{(low + high) / 2:.6g}"), float(f"{(high - low) / math.sqrt(12):.6g}")
 
 
 def _scale_of_window(
@@ -253,8 +287,7 @@ def _scale_of_window(
         f"its middle and the deviation of values spread evenly over it, since mean and deviation in {where} "
         f"({mean:g}, {std:g}) do not fit it"
     )
-    middle, spread = (low + high) / 2, (high - low) / math.sqrt(12)
-    return float(f"{middle:.6g}"), float(f"{spread:.6g}"), words
+    return *_own_scale(low, high), words
 
 
 def decide_intensities(
@@ -284,28 +317,50 @@ def decide_intensities(
     return Decision("intensities", [scheme for scheme, _ in found], f"{reason}.", change)
 
 
-def decide_mirroring(facts: DataFacts, scheme: LabelScheme | None, settings: PlanSettings) -> Decision:
+def decide_mirroring(
+    facts: DataFacts, scheme: LabelScheme | None, settings: PlanSettings, *, slice_axis: int | None = None
+) -> Decision:
     """Axes that are mirrored in training and prediction, of the images in RAS order.
+
+    Args:
+        facts: The data.
+        scheme: Meaning of the label values; None for classification.
+        settings: ``mirror_axes`` decides.
+        slice_axis: Axis that slices are cut across, which a network of slices cannot mirror; None without.
 
     Raises:
         UsageError: An axis was asked for that the images do not have.
     """
-    rule = Decision("mirroring", *_mirroring_by_rule(facts, scheme), "--mirror")
+    rule = Decision("mirroring", *_mirroring_by_rule(facts, scheme, slice_axis), "--mirror")
     asked = settings.mirror_axes
     if asked is None:
         return rule
     if any(axis >= facts.num_axes for axis in asked):
         raise UsageError(f"--mirror names axis {max(asked)}; expected 0 to {facts.num_axes - 1}.")
     words = ", ".join(f"axis {axis}" for axis in rule.value) or "none"
-    return asked_for(list(asked), rule, words=words)
+    kept = [axis for axis in asked if axis != slice_axis]
+    decision = asked_for(kept, rule, words=words)
+    if len(kept) == len(asked):
+        return decision
+    return replace(
+        decision,
+        reason=f"{decision.reason} Axis {slice_axis} was asked for, too, but slices are cut across it.",
+    )
 
 
-def _mirroring_by_rule(facts: DataFacts, scheme: LabelScheme | None) -> tuple[list[int], str]:
+def _mirroring_by_rule(
+    facts: DataFacts, scheme: LabelScheme | None, slice_axis: int | None
+) -> tuple[list[int], str]:
     if scheme.names_a_side if scheme is not None else names_a_side(map(str, facts.class_counts)):
         what = "structure" if scheme is not None else "class"
         return [], f"A {what} is named left or right: a mirrored image would teach the wrong one."
-    if scheme is None and any(channel.is_picture for channel in facts.channels):
+    if any(channel.is_picture for channel in facts.channels):
         return [], "The sides of a film differ (heart, stomach), and marks are burnt in."
+    if slice_axis == 0:
+        return (
+            [],
+            "Slices are cut across the axis from left to right: nothing is mirrored from one to another.",
+        )
     return [0], "Left to right only: bodies occur neither upside down nor back to front."
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medimg3d.data.case_facts import named_images
 from medimg3d.data.datalist import Datalist
+from medimg3d.data.image_facts import image_ending
 from medimg3d.errors import DataError
 from medimg3d.planning.fingerprint import CasePrint, ImagePrint
 
@@ -65,6 +67,8 @@ class DataFacts:
         boxes: Of each training case, first voxel and the one after the last of all that is labelled, along the axes in
             RAS order; None where nothing is. Empty where it is not known.
         orientations: Of each training case, where the axes of its file run (``RAS``); empty where that is not known.
+        image_endings: Endings of the training cases' images (``.nii.gz``), each once; empty text for a folder.
+        label_endings: Of their label maps.
         num_test: Test cases.
         split: The datalist's own ``split``.
     """
@@ -88,6 +92,8 @@ class DataFacts:
     labelled_slices: float = 1.0
     boxes: tuple[tuple[tuple[int, int], ...] | None, ...] = ()
     orientations: tuple[str, ...] = ()
+    image_endings: tuple[str, ...] = ()
+    label_endings: tuple[str, ...] = ()
     num_test: int = 0
     split: Mapping[str, Any] = field(default_factory=dict)
 
@@ -198,9 +204,15 @@ def gather_facts(prints: Sequence[CasePrint], datalist: Datalist) -> DataFacts:
         labelled_slices=float(np.median([one.labelled_slices for one in labelled])) if labelled else 1.0,
         boxes=tuple(one.box or None for one in training) if labelled else (),
         orientations=tuple(first.orientation for first in firsts),
+        image_endings=_endings(file for one in training for file in cases[one.name].files),
+        label_endings=_endings(file for one in training if (file := cases[one.name].label) is not None),
         num_test=sum(one.section == "test" for one in prints),
         split=datalist.split,
     )
+
+
+def _endings(files: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(sorted({image_ending(file) for file in files}))
 
 
 def _common_channels(training: Sequence[CasePrint]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision, asked_for
-from medimg3d.planning.topology import Topology, fit_topology
+from medimg3d.planning.topology import Topology, at_least_16_somewhere, fit_topology
 
 FAR_LARGER = 4.0
 """A volume this many times the patch is one that a network sees too little of (nnU-Net's threshold)."""
@@ -99,9 +99,8 @@ def plan_finder(
     own = np.median(np.array(known), axis=0) if known else np.ones(len(extent))
     most = min(most_voxels, float(np.prod(extent / own)) / LEAST_COARSENING)
     voxel = coarse_voxel(extent.tolist(), own.tolist(), most_voxels=most)
-    topology = fit_topology(
-        np.maximum(1, np.rint(extent / voxel)).tolist(), voxel, max_poolings=MOST_POOLINGS
-    )
+    cells = [max(1, round(float(own))) for own in extent / voxel]
+    topology = fit_topology(at_least_16_somewhere(cells), voxel, max_poolings=MOST_POOLINGS)
     size = int(np.prod(topology.patch))
     batch = int(np.clip(STEP_VOXELS[device] // size, 2, 8))
     steps = int(np.clip(num_training // batch, *EPOCH_STEPS))

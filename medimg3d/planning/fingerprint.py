@@ -12,6 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ FORMAT = 3
 SAMPLE = 400
 """Values that are kept of an image, and of its labelled part, for statistics over all cases."""
 
+MOST_COUNTED = 65535
+"""Label values up to this are counted in a table."""
+PART = 2**22
+"""Voxels that are counted at once."""
+
+Labels = NDArray[np.integer[Any]]
 Progress = Callable[[int, int], None]
 
 
@@ -151,10 +158,16 @@ def fingerprint_cases(
     else:
         # spawned, since torch may hold threads in this process that a fork would lose
         with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(_cached_print, *job) for job in jobs]):
-                one = done.result()
-                prints[one.name] = one
-                _tell(progress, len(prints), len(named))
+            try:
+                for done in as_completed([pool.submit(_cached_print, *job) for job in jobs]):
+                    one = done.result()
+                    prints[one.name] = one
+                    _tell(progress, len(prints), len(named))
+            except BrokenProcessPool as err:
+                raise DataError(
+                    f"A process that reads cases was ended from outside after {len(prints)} of {len(named)}, most "
+                    f"likely as {count} cases at once need more memory than there is. Read one at once: --workers 1."
+                ) from err
     return [prints[name] for name, _, _ in named]
 
 
@@ -180,6 +193,10 @@ def _cached_print(
         return CasePrint(**about, problem=str(err))
     except OSError as err:
         return CasePrint(**about, problem=f"a file cannot be read ({type(err).__name__})")
+    except MemoryError:
+        return CasePrint(
+            **about, problem="it needs more memory than is free; --workers 1 reads one case at once"
+        )
     return _from_json(kept, about, modality)
 
 
@@ -202,18 +219,36 @@ def _read(case: Case, images: Mapping[str, Path], ignore_label: int | None) -> d
         prints[word] = [asdict(_image_print(channel, path, label, ignore_label)) for channel in channels]
     kept: dict[str, Any] = {"images": prints, "voxels": {}, "labelled_slices": 1.0, "box": []}
     if label is not None:
-        counts = np.bincount(label.ravel())
-        kept["voxels"] = {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
+        kept["voxels"] = _counts(label)
         if ignore_label is not None:
-            known = (label != ignore_label).reshape(-1, label.shape[-1]).any(axis=0)
+            known = (label != ignore_label).any(axis=tuple(range(label.ndim - 1)))
             kept["labelled_slices"] = float(known.mean())
         kept["box"] = _box(label, ignore_label, _ras_order(pixels))
     return kept
 
 
-def _box(label: NDArray[np.intp], ignore_label: int | None, order: Sequence[int]) -> list[list[int]]:
+def _counts(label: Labels) -> dict[str, int]:
+    """Voxels of each value that occurs; part by part, since numpy counts copies of 8 bytes a voxel."""
+    values = label.ravel(order="K")
+    most = int(values.max(initial=0))
+    if most > MOST_COUNTED:
+        return {
+            str(value): int(count)
+            for value, count in zip(*np.unique(values, return_counts=True), strict=True)
+        }
+    counts = np.zeros(most + 1, np.intp)
+    for start in range(0, values.size, PART):
+        counts += np.bincount(values[start : start + PART].astype(np.intp), minlength=most + 1)
+    return {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def _labelled(label: Labels, ignore_label: int | None) -> NDArray[np.bool_]:
+    return label > 0 if ignore_label is None else (label > 0) & (label != ignore_label)
+
+
+def _box(label: Labels, ignore_label: int | None, order: Sequence[int]) -> list[list[int]]:
     """First labelled voxel and the one after the last, along the axes in an order; empty where there is none."""
-    labelled = (label > 0) & (label != (-1 if ignore_label is None else ignore_label))
+    labelled = _labelled(label, ignore_label)
     sides = []
     for axis in order:
         where = np.flatnonzero(labelled.any(axis=tuple(a for a in range(label.ndim) if a != axis)))
@@ -249,11 +284,9 @@ def _channels(pixels: Pixels, *, is_alone: bool) -> list[Pixels]:
     return [replace(pixels, array=array[..., number]) for number in range(array.shape[3])]
 
 
-def _image_print(
-    pixels: Pixels, path: Path, label: NDArray[np.intp] | None, ignore_label: int | None
-) -> ImagePrint:
+def _image_print(pixels: Pixels, path: Path, label: Labels | None, ignore_label: int | None) -> ImagePrint:
     array = pixels.array
-    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array.reshape(-1)
+    finite = _finite(array)
     if not finite.size:
         raise DataError("image holds no finite value; expected an image")
     order = _ras_order(pixels)
@@ -261,14 +294,14 @@ def _image_print(
     if label is not None:
         if label.shape != array.shape:
             raise DataError("label has another shape than its image")
-        inside = array[(label > 0) & (label != (-1 if ignore_label is None else ignore_label))]
+        inside = array[_labelled(label, ignore_label)]
     return ImagePrint(
         shape=tuple(array.shape[axis] for axis in order),
         spacing_mm=None if pixels.spacing_mm is None else tuple(pixels.spacing_mm[axis] for axis in order),
         affine=None if pixels.affine is None else tuple(tuple(map(float, row)) for row in pixels.affine),
         is_picture=path.is_file()
         and (image_ending(path) in PICTURE_ENDINGS or (image_ending(path) == ".dcm" and array.ndim == 2)),
-        percentiles=percentiles_of(finite),
+        percentiles=percentiles_of(finite.ravel(order="K")),
         zero_share=float(np.mean(finite == 0)),
         sample=_sample(finite),
         inside=_sample(inside),
@@ -286,17 +319,34 @@ def _ras_order(pixels: Pixels) -> list[int]:
     return [int(np.flatnonzero(target == axis)[0]) for axis in range(3)]
 
 
-def _as_labels(pixels: Pixels) -> NDArray[np.intp]:
-    labels: NDArray[np.intp] = pixels.array.astype(np.intp)
-    if not np.array_equal(labels, pixels.array) or (labels.size and labels.min() < 0):
+def _as_labels(pixels: Pixels) -> Labels:
+    """The label map in its own integer type; of floats in 16 bits where they fit."""
+    array = pixels.array
+    if array.dtype.kind == "b":
+        return array.view(np.uint8)
+    labels: Labels = array
+    low, high = array.min(initial=0), array.max(initial=0)
+    is_whole = bool(low >= 0 and np.isfinite(high))  # NaN is neither
+    if is_whole and array.dtype.kind not in "ui":
+        labels = array.astype(np.uint16 if high <= MOST_COUNTED else np.int64)
+        is_whole = np.array_equal(labels, array)
+    if not is_whole:
         raise DataError("label holds fractions or values below 0; expected whole numbers from 0")
     return labels
 
 
+def _finite(array: NDArray[Any]) -> NDArray[Any]:
+    """The finite values; the array itself, in its shape, where all are."""
+    if array.dtype.kind != "f":
+        return array
+    known = np.isfinite(array)
+    return array if known.all() else array[known]
+
+
 def _sample(values: NDArray[Any]) -> tuple[float, ...]:
-    if values.size > SAMPLE:
-        values = values[np.random.default_rng(0).integers(0, values.size, SAMPLE)]
-    return tuple(float(value) for value in values)
+    if values.size > SAMPLE:  # flat counts row by row without a copy, however the values lie in memory
+        values = values.flat[np.random.default_rng(0).integers(0, values.size, SAMPLE)]
+    return tuple(float(value) for value in values.flat)
 
 
 def _from_json(kept: Mapping[str, Any], about: Mapping[str, Any], modality: Mapping[str, str]) -> CasePrint:

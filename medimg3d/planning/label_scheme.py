@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from medimg3d.data.datalist import Datalist
 from medimg3d.errors import DataError
 
+MOST_LABEL = 255
+"""Label maps are read with 8 bits."""
+
 _SIDES = {"left", "right", "l", "r", "lh", "rh", "lt", "rt"}
 """Words that name a side, as they occur in the labels of public sets."""
 
@@ -56,13 +59,19 @@ def ignored_value(datalist: Datalist) -> int | None:
     """The value of unlabelled voxels: ``"ignore_label": 255`` of the datalist, or a label named ``ignore``.
 
     Raises:
-        DataError: It is no whole number from 1.
+        DataError: It is no whole number from 1 to 255.
     """
-    value = datalist.extra.get("ignore_label")
+    value, where = datalist.extra.get("ignore_label"), '"ignore_label"'
     if value is None:
-        return next((v for v, name in datalist.labels.items() if name.lower() == "ignore"), None)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise DataError(f'"ignore_label" is {value!r}; expected a whole number from 1.')
+        value = next((v for v, name in datalist.labels.items() if name.lower() == "ignore"), None)
+        where = 'The label named "ignore"'
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_LABEL:
+        raise DataError(
+            f"{where} is {value!r}; expected a whole number from 1 to {MOST_LABEL}, since label maps are trained on "
+            "with 8 bits. Give the voxels that nobody labelled such a value, in every label map and in the datalist."
+        )
     return value
 
 

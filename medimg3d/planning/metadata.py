@@ -5,12 +5,15 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from medimg3d.planning.file_readers import reading_packages
 from medimg3d.planning.networks import smallest_input
 from medimg3d.planning.plan import Plan
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
+_PARTS = {"itk": ("itk-io",)}
+"""Parts of a package that are enough by themselves and have its version."""
 _CODES = {"ct": "CT", "mri": "MR", "pet": "PT", "film": "XR", "other": "n/a"}
 _WORDS = {"ct": "CT", "mri": "MRI", "pet": "PET", "film": "X-ray film", "other": "image"}
 
@@ -23,7 +26,7 @@ def metadata(plan: Plan) -> dict[str, Any]:
     images = image_words(plan)
     task = f"{kind} {', '.join(shown)} in {images}"
     facts = plan.facts
-    needs = ["nibabel"] if not plan.is_picture else ["pillow", "pydicom"]
+    needs = ["nibabel", *reading_packages(facts)] if not plan.is_picture else ["pillow", "pydicom"]
     values = plan.scheme.labels if plan.scheme else dict(enumerate(names))
     return {
         "schema": SCHEMA,
@@ -120,7 +123,9 @@ def _extras(plan: Plan) -> tuple[str, ...]:
 
 def _version(package: str) -> str:
     """Without what names a build (``2.13.0+cpu``): the bundle runs with any."""
-    try:
-        return version(package).split("+")[0]
-    except PackageNotFoundError:
-        return "0.0.0"
+    for name in (package, *_PARTS.get(package, ())):
+        try:
+            return version(name).split("+")[0]
+        except PackageNotFoundError:
+            continue
+    return "0.0.0"

@@ -59,11 +59,9 @@ def card(plan: Plan, name: str) -> str:
     run = "python -m monai.bundle run --config_file"
     outputs = ", ".join(plan.output_names)
     next_commands = "\n".join(_commands(plan, "DATA/dataset.json"))
-    images = (
-        'the cases under "test" of DATA/dataset.json'
-        if len(plan.facts.channels) > 1
-        else "a folder of images"
-    )
+    images, place = "a folder of images", "IMAGES"
+    if len(plan.facts.channels) > 1:
+        images, place = 'the cases under "test" of DATA/dataset.json', "DATA"
     result = "label maps" if plan.is_segmentation else "`predictions.csv`"
     finder, weights = "", ""
     if plan.finder is not None:
@@ -84,7 +82,7 @@ With stock MONAI, from any folder, on DATA with `dataset.json`:
 {finder}{run} {package}/train.json --bundle_root BUNDLE --dataset_dir DATA --fold 0 --output_dir OUT
 {run} {package}/evaluate.json --bundle_root BUNDLE --dataset_dir DATA --fold 0 \\
     --checkpoint OUT/models/model.pt {weights}--output_dir OUT
-{run} {package}/inference.json --bundle_root BUNDLE --dataset_dir DATA \\
+{run} {package}/inference.json --bundle_root BUNDLE --dataset_dir {place} \\
     --checkpoint OUT/models/model.pt {weights}--output_dir OUT   # {images} to {result}
 ```
 
@@ -314,13 +312,19 @@ def _memory_lines(plan: Plan) -> list[str]:
 
 
 def _whole_image_lines(plan: Plan) -> list[str]:
-    if plan.largest_image_gb is None:
+    on_grid, inverted = plan.largest_image_gb, plan.largest_inverted_gb
+    if on_grid is None or inverted is None:
         return []
-    return [
-        "",
+    text = (
         f"Validation while training, and inference by stock MONAI, hold whole images with all classes: about "
-        f"{plan.largest_image_gb:.2g} GB for the largest. `medimg3d predict` works block by block.",
-    ]
+        f"{on_grid:.2g} GB for the largest."
+    )
+    if inverted > on_grid:
+        text += (
+            f" Evaluation and inference by stock MONAI then bring all classes back onto the files' own voxels: about "
+            f"{inverted:.2g} GB."
+        )
+    return ["", f"{text} `medimg3d predict` works block by block."]
 
 
 def _next_lines(plan: Plan) -> list[str]:

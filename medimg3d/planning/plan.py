@@ -8,14 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from medimg3d.planning.asked_settings import WINDOWS_PER_BATCH
 from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision
-from medimg3d.planning.estimate import whole_image_gb
+from medimg3d.planning.estimate import inverted_image_gb, whole_image_gb
 from medimg3d.planning.finder import Finder
 from medimg3d.planning.label_scheme import LabelScheme
 from medimg3d.planning.networks import has_heads, slice_topology
 from medimg3d.planning.settings import PlanSettings
 from medimg3d.planning.topology import Topology
+
+SAME_SPACING_MM = 1e-3
+"""Voxels that differ by less are not resampled (MONAI's ``AFFINE_TOL``)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Plan:
     epochs: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    windows_per_batch: int = 4
+    windows_per_batch: int = WINDOWS_PER_BATCH
     finder: Finder | None = None
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
@@ -128,7 +132,7 @@ class Plan:
 
     @property
     def largest_image_gb(self) -> float | None:
-        """What a prediction that holds the whole of the largest image needs, in GB, estimated.
+        """What a prediction that holds the whole of the largest image needs, in GB, estimated, on the network's grid.
 
         None where a region is found first, and for classifiers.
         """
@@ -140,6 +144,24 @@ class Plan:
             num_classes=len(self.output_names),
             mirrored=bool(self.mirror_axes),
         )
+
+    @property
+    def largest_inverted_gb(self) -> float | None:
+        """The same, with the way back onto the voxels of the files that ``evaluate.json`` and ``inference.json`` go."""
+        on_grid = self.largest_image_gb
+        if on_grid is None or self.spacing_mm is None or self.is_picture:
+            return on_grid
+        inverted = [
+            inverted_image_gb(int(np.prod(shape)), int(resampled), num_classes=len(self.output_names))
+            for shape, spacing, resampled in zip(
+                self.facts.shapes,
+                self.facts.spacings_mm,
+                self.facts.shapes_at(self.spacing_mm).prod(axis=1),
+                strict=True,
+            )
+            if spacing is None or not np.allclose(spacing, self.spacing_mm, rtol=0, atol=SAME_SPACING_MM)
+        ]
+        return max(on_grid, *inverted) if inverted else on_grid
 
     def noted(self, *notes: str) -> Plan:
         """The plan with further notes."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from medimg3d.data.datalist import Datalist
-from medimg3d.errors import DataError, UsageError
+from medimg3d.errors import UsageError
+from medimg3d.planning.asked_settings import refuse_idle_settings
 from medimg3d.planning.data_decisions import (
     decide_folds,
     decide_intensities,
@@ -23,6 +24,7 @@ from medimg3d.planning.data_decisions import (
 )
 from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision, asked_for, times
+from medimg3d.planning.file_readers import refuse_unreadable
 from medimg3d.planning.finder import (
     FAR_LARGER,
     LEAST_VOXELS,
@@ -45,7 +47,8 @@ from medimg3d.planning.networks import (
 )
 from medimg3d.planning.plan import Plan
 from medimg3d.planning.settings import PlanSettings
-from medimg3d.planning.topology import Topology, first_patch
+from medimg3d.planning.topology import Topology, at_least_16_somewhere, first_patch
+from medimg3d.planning.trainable import refuse_several_channels
 
 MOST_VOXELS = {"cpu": 96**3, "cuda": 160**3}
 """Voxels of a patch without a figure for the memory; on a CPU a larger one would take minutes a step."""
@@ -61,6 +64,9 @@ EPOCH_STEPS = (10, 250)
 
 MOST_PATCHES = 8
 """Patches of a case in an epoch, at most."""
+
+SMALLEST_IMAGE = 32
+"""Voxels along each axis of an image that a DenseNet can take: it halves them five times."""
 
 WEIGHT_DECAY = {"segmentation": 0.01, "classification": 0.05}
 
@@ -83,10 +89,13 @@ def draft_plan(facts: DataFacts, datalist: Datalist, settings: PlanSettings) -> 
         UsageError: Settings that contradict each other or the data.
     """
     task = decide_task(facts, settings)
+    refuse_idle_settings(settings, task.value, facts)
+    refuse_unreadable(facts)
+    if task.value == "classification":
+        refuse_several_channels(facts)
     modalities = decide_modalities(facts, settings)
     intensities = decide_intensities(facts, modalities.value, settings)
     scheme = read_label_scheme(datalist, facts.labels) if task.value == "segmentation" else None
-    mirroring = decide_mirroring(facts, scheme, settings)
     folds = decide_folds(facts, settings)
     network = _decide_network(task.value, settings)
     spacing = (
@@ -102,9 +111,11 @@ def draft_plan(facts: DataFacts, datalist: Datalist, settings: PlanSettings) -> 
                 "away (where --resume kept it: --set dimension=null)."
             )
         slices, slice_axis = replace(slices, value="3D", reason="A classifier takes the whole image."), None
+    mirroring = decide_mirroring(facts, scheme, settings, slice_axis=slice_axis)
     size = settings.patch_size if scheme else settings.image_size
     if size is not None and len(size) not in (facts.num_axes, facts.num_axes - (slice_axis is not None)):
-        raise UsageError(f"--patch has {len(size)} numbers; expected {facts.num_axes}.")
+        flag = "--patch" if scheme else "--image-size"
+        raise UsageError(f"{flag} has {len(size)} numbers; expected {facts.num_axes}.")
     decisions = [
         task,
         modalities,
@@ -224,9 +235,10 @@ def choose_finder(draft: Plan, sized: Plan, *, fits: Callable[[Plan], bool]) -> 
         return draft
     voxels = VOXELS[settings.device]
     finder = _finder_of(draft, voxels)
-    while voxels > LEAST_VOXELS and not fits(replace(draft, finder=finder)):
-        voxels //= 2
-        finder = _finder_of(draft, voxels)
+    if settings.finder != "no":
+        while voxels > LEAST_VOXELS and not fits(replace(draft, finder=finder)):
+            voxels //= 2
+            finder = _finder_of(draft, voxels)
     decision = decide_finder(
         draft.facts,
         finder,
@@ -278,15 +290,15 @@ def with_topology(plan: Plan, patch: tuple[int, ...]) -> Plan:
     """The plan with a patch on the network's axes, widened to what the network can take.
 
     Raises:
-        DataError: The images are too small to be halved once.
+        UsageError: The patch that was asked for is too small to be halved twice.
     """
     topology = topology_of(
         plan.network, patch, plan.spacing_for_shape(), max_poolings=plan.settings.max_poolings
     )
     if topology.num_levels < FEWEST_LEVELS:
-        raise DataError(
-            f"The images have {' x '.join(f'{size:g}' for size in median_shape(plan))} voxels (median); expected at "
-            "least 16 along some axis. Give a smaller --spacing."
+        raise UsageError(
+            f"A patch of {times(patch)} voxels is too small for the {FEWEST_LEVELS} levels of a network; expected at "
+            "least 16 along some axis. Give a larger --patch, or leave it away."
         )
     return replace(plan, topology=topology)
 
@@ -333,7 +345,7 @@ def _describe_scheme(scheme: LabelScheme, facts: DataFacts) -> Decision:
 def _with_patch(plan: Plan) -> Plan:
     settings, shape = plan.settings, median_shape(plan)
     most = float(MOST_VOXELS[settings.device]) if settings.memory_gb is None else 256.0**3
-    patch = _at_least_16_somewhere(first_patch(shape, plan.spacing_for_shape(), most_voxels=most))
+    patch = at_least_16_somewhere(first_patch(shape, plan.spacing_for_shape(), most_voxels=most))
     ruled = with_topology(plan, patch)
     rule = _explain_patch(ruled, shape)
     if settings.patch_size is None:
@@ -351,14 +363,6 @@ def _with_patch(plan: Plan) -> Plan:
         plan = plan.decided(decision)
     batch = _given(settings.batch_size, first_batch(plan))
     return plan.decided(explain_batch(plan, batch), _explain_levels(plan), batch_size=batch)
-
-
-def _at_least_16_somewhere(patch: tuple[int, ...]) -> tuple[int, ...]:
-    """Small images are padded, so that the network has three levels."""
-    sizes = [max(8, size) if size >= 5 else size for size in patch]
-    longest = sizes.index(max(sizes))
-    sizes[longest] = max(16, sizes[longest])
-    return tuple(sizes)
 
 
 def first_batch(plan: Plan) -> int:
@@ -444,10 +448,11 @@ def _with_image_size(plan: Plan) -> Plan:
         32 if axes == 2 else 8,
     )
     ratio = min(1.0, longest / max(shape))
-    size = [int(max(step, round(own * ratio / step) * step)) for own in shape]
+    size = [int(max(SMALLEST_IMAGE, round(own * ratio / step) * step)) for own in shape]
     why = (
         f"The longest side of {longest} is enough for what a film or crop shows as a whole; the sides keep about "
-        f"the ratio of the median image ({' x '.join(f'{own:.0f}' for own in shape)})."
+        f"the ratio of the median image ({' x '.join(f'{own:.0f}' for own in shape)}), with at least "
+        f"{SMALLEST_IMAGE}, which the network halves five times."
     )
     size = size[::-1] if plan.is_picture else size  # films are read as rows, columns
     decision = Decision(
@@ -455,6 +460,11 @@ def _with_image_size(plan: Plan) -> Plan:
     )
     if settings.image_size is not None:
         size = list(settings.image_size)
+        if min(size) < SMALLEST_IMAGE:
+            raise UsageError(
+                f"--image-size is {times(size)}; expected at least {SMALLEST_IMAGE} along each axis, which the network "
+                "halves five times. Give a larger one, or leave it away."
+            )
         decision = asked_for(size, decision, words=times(decision.value))
     ones = ((1,) * axes,)
     plan = replace(plan, topology=Topology(tuple(size), ones, ones))

@@ -40,12 +40,12 @@ def label_preprocessing_block(plan: Plan) -> Block:
 def image_on_axes(plan: Plan) -> list[Block]:
     """The image as it stands in its file, channel first, its axes in RAS order."""
     first = {"_target_": "EnsureChannelFirstd", "keys": "image"}
-    return [_load(plan), first, *_flat(plan, "image"), *_axes(plan, "image")]
+    return [_load(plan), first, *flat(plan, "image"), *_axes(plan, "image")]
 
 
 def label_on_axes(plan: Plan) -> list[Block]:
     """The label map likewise."""
-    return [*load_label(), *_flat(plan, "label"), *_axes(plan, "label")]
+    return [*load_label(), *flat(plan, "label"), *_axes(plan, "label")]
 
 
 def typed(key: str, dtype: str) -> Block:
@@ -61,6 +61,13 @@ def load_label() -> list[Block]:
     ]
 
 
+def flat(plan: Plan, key: str) -> list[Block]:
+    """2D images may be stored as volumes of one slice."""
+    if plan.is_picture or plan.facts.num_axes == 3:
+        return []
+    return [{"_target_": "PACKAGE.flat_axis.DropFlatAxisd", "keys": key}]
+
+
 def compose(transforms: list[Block] | list[Any]) -> Block:
     """A ``Compose`` of the transforms."""
     return {"_target_": "Compose", "transforms": transforms}
@@ -73,13 +80,6 @@ def _load(plan: Plan) -> Block:
     if plan.is_segmentation:  # the axes of its label map and of the picture that is written: columns, rows
         reader = {"_target_": "PILReader", "converter": "$lambda picture: picture.convert('F')"}
     return {"_target_": "LoadImaged", "keys": "image", "reader": reader}
-
-
-def _flat(plan: Plan, key: str) -> list[Block]:
-    """2D images may be stored as volumes of one slice."""
-    if plan.is_picture or plan.facts.num_axes == 3:
-        return []
-    return [{"_target_": "PACKAGE.flat_axis.DropFlatAxisd", "keys": key}]
 
 
 def _axes(plan: Plan, key: str) -> list[Block]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medimg3d.planning.augmentation import segmentation_transforms
+from medimg3d.planning.file_readers import volumes_below
 from medimg3d.planning.finder_configs import (
     finder_plan,
     finder_preprocessing,
@@ -16,6 +17,7 @@ from medimg3d.planning.networks import network_block
 from medimg3d.planning.plan import Plan
 from medimg3d.planning.preprocessing import (
     compose,
+    flat,
     label_on_axes,
     label_preprocessing_block,
     load_label,
@@ -151,7 +153,7 @@ def _after(config: Config, key: str, more: Config) -> Config:
 
 
 def _evaluate(plan: Plan, shared: Config) -> Config:
-    on_own_grid = compose(["@preprocessing", *load_label()])
+    on_own_grid = compose(["@preprocessing", *load_label(), *flat(plan, "label")])
     steps: list[Config] = [_invert(), *_score_steps(plan)]
     if _has_regions(plan):
         steps = [_sigmoid(), _invert(), *_score_steps(plan, threshold=0.5)]
@@ -184,6 +186,8 @@ def _inference(plan: Plan, shared: Config) -> Config:
         config["datalist"] = (
             f"$sorted(p for e in ({endings}) for p in glob.glob(os.path.join(@dataset_dir, '*.' + e)))"
         )
+    else:
+        config["datalist"] = volumes_below(plan.facts, deep=False)
     if len(plan.facts.channels) > 1:
         config = _from_list(plan, config)
     return _in_found_region(plan, config)

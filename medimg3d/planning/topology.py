@@ -132,6 +132,14 @@ def first_patch(
     return tuple(int(max(1, round(size))) for size in np.minimum(patch, shape))
 
 
+def at_least_16_somewhere(patch: Sequence[int]) -> tuple[int, ...]:
+    """Small images are padded, so that the network has three levels."""
+    sizes = [max(2 * SMALLEST, size) if size >= 5 else size for size in patch]
+    longest = sizes.index(max(sizes))
+    sizes[longest] = max(4 * SMALLEST, sizes[longest])
+    return tuple(sizes)
+
+
 def shrink(patch: Sequence[int], median_shape: Sequence[float], divisors: Sequence[int]) -> tuple[int, ...]:
     """One step smaller: the axis that covers most of the image loses one multiple of its divisor.
 

@@ -18,6 +18,8 @@ from medimg3d.bundle.finder import FINDER_CONFIG
 from medimg3d.bundle.folder import WEIGHTS, format_json
 from medimg3d.data.datalist import Datalist
 from medimg3d.data.datalist_file import load_datalist
+from medimg3d.data.folds import case_name
+from medimg3d.data.json_file import is_int
 from medimg3d.data.training_record import read_json
 from medimg3d.errors import BundleError, DataError, UsageError
 from medimg3d.planning.bundle_files import bundle_files
@@ -32,8 +34,10 @@ from medimg3d.planning.pages import data_json
 from medimg3d.planning.plan import Plan
 from medimg3d.planning.planner import choose_finder, draft_plan, may_have_finder
 from medimg3d.planning.settings import PlanSettings, with_values
+from medimg3d.planning.trainable import refuse_untrainable
 from medimg3d.planning.trial import Measured, measure
 from medimg3d.workflows.data_check import DataCheck, check_list
+from medimg3d.workflows.training_copy import read_training_list
 
 PLAN = Path("docs") / "plan.json"
 WORK = ".plan"
@@ -58,9 +62,9 @@ DEPENDS: Mapping[str, tuple[str, ...]] = {
         *SIZES,
         *LENGTHS,
     ),
-    "dimension": ("finder", *SIZES, *LENGTHS),
-    "network": ("finder", "dimension", "learning_rate", *SIZES, *LENGTHS),
-    "spacing_mm": ("finder", "dimension", *SIZES, *LENGTHS),
+    "dimension": ("finder", "mirror_axes", *SIZES, *LENGTHS),
+    "network": ("finder", "dimension", "mirror_axes", "learning_rate", *SIZES, *LENGTHS),
+    "spacing_mm": ("finder", "dimension", "mirror_axes", *SIZES, *LENGTHS),
     "patch_size": ("finder", "batch_size", "windows_per_batch", *LENGTHS),
     "image_size": ("batch_size", *LENGTHS),
     "width": ("batch_size", "windows_per_batch", *LENGTHS),
@@ -170,7 +174,10 @@ def plan_bundle(
         earlier = {"given": earlier.get("given", {})}
         given, merged = _merge(earlier["given"], {}, dict(settings or {}))
         final = with_values(PlanSettings(), _here() | merged)
-    plan = _fitted(_draft(readable(prints), listed, final), out.name, say)
+    draft = _draft(readable(prints), listed, final)
+    refuse_untrainable(draft, listed)
+    _refuse_unread_keys(datalist, draft)
+    plan = _fitted(draft, out.name, say)
     plan = replace(_with_earlier_reasons(plan, earlier), given=given)
     _write(out, plan, licence=listed.licence)
     return PlanResult(out, plan, rejected)
@@ -188,6 +195,26 @@ def _draft(prints: Sequence[CasePrint], listed: Datalist, settings: PlanSettings
         training = [one for one in prints if one.section == "training"]
         holders = {value: [one.name for one in training if value in one.voxels] for value in err.stray}
         raise LabelGapError(err.values, holders) from err
+
+
+def _refuse_unread_keys(list_file: Path, plan: Plan) -> None:
+    """Refuse a datalist in a form that a plan understands and a training, which reads the file as it stands, does not.
+
+    Raises:
+        DataError: A class under ``label``, or ``labels`` in another form than value to name.
+    """
+    again = f"`medimg3d datalist {list_file} --out FILE` writes what it reads; plan from FILE."
+    cases = read_json(list_file)["training"]
+    numbered = [case_name(case) for case in cases if is_int(case.get("label"))]
+    if numbered and not plan.is_segmentation:
+        raise DataError(
+            f'{len(numbered)} of {len(cases)} training cases have their class under "label" (first: {numbered[0]}); '
+            f'expected it under "class_label", where a training looks for it. {again}'
+        )
+    try:
+        read_training_list(list_file, of_classes=not plan.is_segmentation)
+    except DataError as err:
+        raise DataError(f"A training would refuse this datalist: {err} {again}") from err
 
 
 def _are_other_data(prints: Sequence[CasePrint], listed: Datalist, earlier: Mapping[str, Any]) -> bool:
@@ -289,6 +316,8 @@ def _fitted(draft: Plan, name: str, say: Callable[[str], None]) -> Plan:
     size_mb = weights_mb(network_of(plan), num_classes=len(plan.output_names))
     if plan.largest_image_gb is not None and plan.largest_image_gb > limit:
         plan = plan.noted(_large_images(plan.largest_image_gb, limit))
+    elif plan.largest_inverted_gb is not None and plan.largest_inverted_gb > limit:
+        plan = plan.noted(_large_inverted(plan.largest_inverted_gb, limit))
     return plan if size_mb <= ZOO_MB else plan.noted(_large_weights(size_mb))
 
 
@@ -322,6 +351,14 @@ def _large_images(needed_gb: float, limit_gb: float) -> str:
         f"The largest image with all its classes will take about {needed_gb:.2g} GB while it is validated (and in "
         f"inference by stock MONAI), more than {limit_gb:.3g} GB. Cut it, choose a coarser --spacing, or train without "
         "validation (medimg3d train --set val_interval=N, N above the epochs); medimg3d predict works block by block."
+    )
+
+
+def _large_inverted(needed_gb: float, limit_gb: float) -> str:
+    return (
+        f"Evaluation and inference by stock MONAI will take about {needed_gb:.2g} GB for the largest image, as they "
+        f"bring all classes back onto the file's own voxels, more than {limit_gb:.3g} GB. medimg3d predict works block "
+        "by block."
     )
 
 

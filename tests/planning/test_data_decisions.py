@@ -84,7 +84,8 @@ def test_unknown_voxel_size_keeps_the_voxels():
 def test_some_unknown_voxel_sizes_are_told_of():
     decision = decide_spacing(facts(spacings_mm=(None,) + ((1.0, 1.0, 2.0),) * 9), OPEN)
     assert decision.value == [1.0, 1.0, 2.0]
-    assert "1 cases state no voxel size" in decision.reason or "nothing is resampled" in decision.reason
+    assert "No voxel size is stated in 1 of 10 cases" in decision.reason
+    assert "nothing is resampled" not in decision.reason
 
 
 def test_spacing_of_two_numbers_for_volumes_is_refused():
@@ -108,6 +109,26 @@ def test_ten_slices_stay_3d_for_a_network_that_spares_short_axes_and_not_for_one
 def test_ct_is_clipped_where_its_structures_end():
     scheme = decide_intensities(facts(), ["ct"]).value[0]
     assert scheme == {"scheme": "fixed", "low": 10.0, "high": 90.0, "mean": 50.0, "std": 20.0}
+
+
+HOUNSFIELD = (-1000.0, -950.0, 40.0, 300.0, 1400.0)
+
+
+def test_structures_of_one_value_leave_the_window_to_the_whole_image():
+    metal = {"low": 3071.0, "high": 3071.0, "mean": 3071.0, "std": 0.0}
+    decision = decide_intensities(facts(channels=(channel(inside=metal, percentiles=HOUNSFIELD),)), ["ct"])
+    (scheme,) = decision.value
+    assert (scheme["low"], scheme["high"], scheme["mean"]) == (-1000.0, 1400.0, 200.0)
+    assert scheme["std"] == pytest.approx(692.8203, abs=1e-3)  # 2400 / sqrt(12)
+    assert "the labelled structures have one value, 3071 … 3071" in decision.reason
+
+
+def test_narrow_structures_keep_their_window_where_the_images_are_narrow_too():
+    inside = {"low": 0.4, "high": 0.6, "mean": 0.5, "std": 0.05}  # Hounsfield units scaled to 0 … 1
+    scaled = channel(inside=inside, percentiles=(0.0, 0.1, 0.5, 0.6, 1.0))
+    assert decide_intensities(facts(channels=(scaled,)), ["ct"]).value == [{"scheme": "fixed", **inside}]
+    brain = channel(inside=inside, percentiles=(0.0, 0.0, 0.2, 1.0, 1.5))
+    assert decide_intensities(facts(channels=(brain,)), ["pet"]).value == [{"scheme": "fixed", **inside}]
 
 
 def test_mri_with_much_black_counts_its_other_values_only():
@@ -201,6 +222,26 @@ def test_only_left_and_right_are_mirrored_and_not_where_a_structure_names_a_side
     assert decide_mirroring(facts(), liver, OPEN).value == [0]
     assert decide_mirroring(facts(), kidneys, OPEN).value == []
     assert decide_mirroring(facts(), kidneys, PlanSettings(mirror_axes=(0, 1))).value == [0, 1]
+
+
+def test_films_are_not_mirrored_whether_or_not_they_have_label_maps():
+    lung = LabelScheme({0: "background", 1: "lung"})
+    films = facts(num_axes=2, channels=(channel(is_picture=True),), shapes=((100, 80),) * 10)
+    assert decide_mirroring(films, lung, OPEN).value == []
+    assert decide_mirroring(of_classes(), None, OPEN).value == []
+    assert decide_mirroring(films, lung, PlanSettings(mirror_axes=(0,))).value == [0]
+
+
+def test_across_the_slices_nothing_is_mirrored_even_when_asked():
+    thick = facts(shapes=((4, 100, 100),) * 10, spacings_mm=((8.0, 1.0, 1.0),) * 10)
+    for settings, expected in ((OPEN, []), (PlanSettings(mirror_axes=(0, 1)), [1])):
+        plan = draft_plan(thick, Datalist(), settings)
+        decision = next(one for one in plan.decisions if one.name == "mirroring")
+        assert plan.slice_axis == 0
+        assert (list(plan.mirror_axes), decision.value) == (expected, expected)
+        assert "Slices are cut across the axis from left to right" in decision.reason
+        assert ("Axis 0 was asked for, too" in decision.reason) == bool(settings.mirror_axes)
+    assert draft_plan(thick, Datalist(), PlanSettings(dimension="3d")).mirror_axes == (0,)
 
 
 def test_folds_of_the_datalist_are_kept():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -11,8 +12,10 @@ from facts import facts, of_classes
 
 from medimg3d.data.datalist import Datalist
 from medimg3d.errors import UsageError
+from medimg3d.planning.estimate import count_numbers
 from medimg3d.planning.finder import Finder, coarse_voxel, plan_finder, region_shares
 from medimg3d.planning.finder_configs import finder_plan
+from medimg3d.planning.fit import network_of
 from medimg3d.planning.planner import choose_finder, draft_plan, finish_plan, may_have_finder
 from medimg3d.planning.segmentation_configs import segmentation_configs
 from medimg3d.planning.settings import PlanSettings
@@ -103,9 +106,12 @@ def test_yes_and_no_of_yaml_are_words():
 
 
 def test_films_and_classes_have_no_finder():
+    flat = facts(num_axes=2, shapes=((100, 80),) * 10, spacings_mm=((1.0, 1.0),) * 10)
     assert chosen(data=of_classes()).finder is None
-    with pytest.raises(UsageError, match="volumes with label maps"):
+    with pytest.raises(UsageError, match="--finder is for label maps, and the task is classification"):
         chosen(data=of_classes(), finder="yes")
+    with pytest.raises(UsageError, match="volumes with label maps"):
+        chosen(data=flat, finder="yes")
 
 
 def test_a_network_that_goes_by_slices_gets_a_finder_only_when_asked():
@@ -146,6 +152,23 @@ def test_the_margin_is_10_mm_or_two_coarse_voxels():
 def test_unknown_voxels_count_as_1_mm():
     data = facts(**LARGE | {"spacings_mm": (None,) * 10})
     assert chosen(data=data).finder.voxel_mm == chosen().finder.voxel_mm
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 28), (10, 40, 40), (6, 6, 6), (3, 200, 200)])
+def test_the_finder_of_small_volumes_has_three_levels_too(shape):
+    data = facts(shapes=(shape,) * 10, boxes=(tuple((0, size // 2) for size in shape),) * 10)
+    plan = draft(data=data, finder="yes")
+    finder = choose_finder(plan, plan, fits=lambda _: True).finder
+    assert finder.topology.num_levels >= 3
+    whole = finder_plan(replace(plan, finder=finder))
+    assert count_numbers(network_of(whole), (2, 1, *finder.topology.patch), num_classes=2)
+
+
+def test_a_finder_that_nobody_wants_is_not_tried():
+    plan = draft(finder="no")
+    tried = []
+    assert choose_finder(plan, plan, fits=tried.append).finder is None
+    assert tried == []
 
 
 def test_a_finder_is_never_finer_than_half_the_resolution():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import phantoms
 import pytest
 
 from medimg3d.data.datalist_file import load_datalist
+from medimg3d.data.pixels import Pixels
 from medimg3d.errors import DataError
 from medimg3d.planning import fingerprint as module
 from medimg3d.planning.data_facts import gather_facts
@@ -195,3 +198,83 @@ def test_a_file_that_states_no_grid_has_neither_orientation_nor_volume(tmp_path)
     (tmp_path / "list.json").write_text('{"training": [{"image": "image.nii.gz"}]}')
     (one,) = fingerprint_cases(load_datalist(tmp_path / "list.json"), tmp_path / "cache", workers=1)
     assert (one.images["image"].orientation, one.images["image"].voxel_ml) == ("", None)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "int64", "bool"])
+def test_a_label_map_is_not_copied(kind):
+    array = np.asfortranarray(np.arange(24).reshape(2, 3, 4) % 2).astype(kind)
+    labels = module._as_labels(Pixels(array, None, None))
+    assert np.shares_memory(labels, array)
+    assert module._counts(labels) == {"0": 12, "1": 12}
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([0.0, 2.0, 255.0], "uint16", {"0": 1, "2": 1, "255": 1}),
+        ([0.0, 70_000.0, 70_000.0], "int64", {"0": 1, "70000": 2}),
+    ],
+)
+def test_whole_numbers_in_floats_are_labels(values, kind, expected):
+    labels = module._as_labels(Pixels(np.array([values]), None, None))
+    assert labels.dtype == kind
+    assert module._counts(labels) == expected
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, np.nan, np.inf])
+def test_what_is_no_label_is_refused(value):
+    with pytest.raises(DataError, match="holds fractions or values below 0"):
+        module._as_labels(Pixels(np.array([[0.0, value]]), None, None))
+    with pytest.raises(DataError, match="holds fractions or values below 0"):
+        module._as_labels(Pixels(np.array([[0, -1]], np.int8), None, None))
+
+
+def test_voxels_are_counted_part_by_part(monkeypatch):
+    monkeypatch.setattr(module, "PART", 5)
+    label = np.random.default_rng(0).integers(0, 4, (3, 4, 6)).astype(np.uint8)
+    assert module._counts(label) == {str(value): int((label == value).sum()) for value in range(4)}
+
+
+def test_the_order_in_memory_changes_no_fingerprint(tmp_path):
+    rng = np.random.default_rng(0)
+    label = np.asfortranarray(rng.integers(0, 3, (9, 10, 11)).astype(np.uint8))
+    pixels = Pixels(np.asfortranarray(rng.normal(size=(9, 10, 11))), None, None)
+    rows = replace(pixels, array=np.ascontiguousarray(pixels.array))
+    prints = [
+        module._image_print(one, tmp_path, own, 2)
+        for one, own in ((pixels, label), (rows, np.ascontiguousarray(label)))
+    ]
+    assert prints[0] == prints[1]
+
+
+class _EndedPool:
+    """A pool whose first process was ended by the system."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+    def submit(self, *_):
+        future = Future()
+        future.set_exception(BrokenProcessPool("A process in the process pool was terminated abruptly."))
+        return future
+
+
+def test_a_process_that_the_system_ended_is_told_of_with_the_cure(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ProcessPoolExecutor", _EndedPool)
+    with pytest.raises(DataError, match=r"ended from outside after 0 of 3, .* --workers 1\."):
+        fingerprint_cases(study, tmp_path / "cache", workers=2)
+
+
+def test_a_case_that_does_not_fit_into_memory_is_a_problem_of_its_own(study, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(module, "read_pixels", fail)
+    one = fingerprint_cases(study, tmp_path / "cache", workers=1)[0]
+    assert one.problem == "it needs more memory than is free; --workers 1 reads one case at once"

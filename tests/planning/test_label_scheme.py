@@ -59,6 +59,15 @@ def test_background_alone_is_refused():
         read_label_scheme(Datalist(), {0: "background"})
 
 
-def test_an_ignored_value_of_0_is_refused():
-    with pytest.raises(DataError, match='"ignore_label" is 0'):
-        ignored_value(Datalist(extra={"ignore_label": 0}))
+@pytest.mark.parametrize("value", [0, 256, 1000, True, "255"])
+def test_an_ignored_value_that_8_bits_cannot_hold_is_refused(value):
+    with pytest.raises(
+        DataError, match=f'"ignore_label" is {value!r}; expected a whole number from 1 to 255'
+    ):
+        ignored_value(Datalist(extra={"ignore_label": value}))
+
+
+def test_a_label_named_ignore_is_refused_above_255_too():
+    with pytest.raises(DataError, match='The label named "ignore" is 256; expected'):
+        ignored_value(Datalist(labels={0: "background", 1: "liver", 256: "ignore"}))
+    assert ignored_value(Datalist(labels={0: "background", 1: "liver", 255: "ignore"})) == 255

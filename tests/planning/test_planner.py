@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from facts import facts, of_classes
+from facts import channel, facts, of_classes
 from monai.losses import DiceFocalLoss
 
 from medimg3d.data.datalist import Datalist
 from medimg3d.engines.scheme_loss import SchemeLoss
 from medimg3d.errors import UsageError
+from medimg3d.planning.estimate import count_numbers
+from medimg3d.planning.fit import network_of
 from medimg3d.planning.planner import draft_plan, finish_plan
 from medimg3d.planning.segmentation_configs import segmentation_configs
 from medimg3d.planning.settings import PlanSettings
@@ -100,6 +102,44 @@ def test_no_weight_decay_is_none():
 def test_an_axis_that_the_images_do_not_have_is_refused():
     with pytest.raises(UsageError, match="--mirror names axis 2; expected 0 to 1"):
         planned(data=of_classes(), mirror_axes=(2,))
+
+
+VOLUMES = {"num_axes": 3, "channels": (channel(),), "spacings_mm": ((1.0, 1.0, 1.0),) * 12}
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((64, 64, 8), (64, 64, 32)), ((10, 10, 10), (32, 32, 32)), ((128, 100, 30), (64, 48, 32))],
+)
+def test_a_classifier_of_volumes_sees_at_least_32_voxels_along_each_axis(shape, size):
+    plan = planned(data=of_classes(**VOLUMES, shapes=(shape,) * 12))
+    assert plan.topology.patch == size
+    assert count_numbers(network_of(plan), (2, 1, *size), num_classes=2)
+
+
+def test_an_image_size_that_the_classifier_cannot_halve_five_times_is_refused():
+    data = of_classes(**VOLUMES, shapes=((64, 64, 8),) * 12)
+    assert planned(data=data, image_size=(64, 64, 32)).topology.patch == (64, 64, 32)
+    with pytest.raises(
+        UsageError, match="--image-size is 64 x 64 x 16; expected at least 32 along each axis"
+    ):
+        planned(data=data, image_size=(64, 64, 16))
+    with pytest.raises(UsageError, match="--image-size has 2 numbers; expected 3"):
+        planned(data=data, image_size=(64, 64))
+
+
+def test_a_patch_that_is_too_small_is_named_and_not_the_images():
+    with pytest.raises(UsageError, match="A patch of 8 x 8 x 8 voxels is too small") as caught:
+        planned(patch_size=(8, 8, 8))
+    assert "Give a larger --patch" in str(caught.value)
+
+
+def test_the_label_of_a_flat_image_is_flattened_in_evaluation_too():
+    flat = facts(num_axes=2, shapes=((100, 80),) * 10, spacings_mm=((1.0, 1.0),) * 10)
+    drop = {"_target_": "PACKAGE.flat_axis.DropFlatAxisd", "keys": "label"}
+    steps = segmentation_configs(planned(data=flat))["evaluate"]["transforms"]["transforms"]
+    assert steps[-1] == drop
+    assert drop not in segmentation_configs(planned())["evaluate"]["transforms"]["transforms"]
 
 
 def test_an_epoch_tells_how_many_patches_of_a_case_count():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import nibabel
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from stock_monai import monai_bundle
 
 from medimg3d.bundle.carried_code import check_carried_code
+from medimg3d.bundle.code_path import bundle_code
 from medimg3d.bundle.folder import BundleFolder
+from medimg3d.bundle.parser import parse_config
 from medimg3d.errors import DataError, UsageError
 from medimg3d.planning.label_scheme import LabelGapError
 from medimg3d.workflows.data_check import RefusedDataError
@@ -285,6 +288,102 @@ def test_once_the_label_map_is_corrected_its_name_in_the_datalist_is_what_is_lef
     folder = with_extra(study, tmp_path, {"labels": NUMBERED})
     with pytest.raises(LabelGapError, match='7 is named in "labels" and in no training case'):
         plan(folder, tmp_path / "phantoms")
+
+
+def test_a_datalist_without_names_for_its_labels_is_refused_with_the_line_to_write(study, tmp_path):
+    folder = with_extra(study, tmp_path, {"labels": {}})
+    with pytest.raises(
+        DataError, match=r'Write "labels": \{"0": "background", "1": "label 1", "2": "label 2"\}'
+    ):
+        plan(folder, tmp_path / "phantoms")
+
+
+def test_classes_under_label_are_refused_as_training_looks_for_them_elsewhere(films, tmp_path):
+    content = json.loads((films / "dataset.json").read_text())
+    for case in content["training"]:
+        case |= {"image": str(films / case["image"]), "label": int(case.pop("class_label") == "pneumonia")}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    found = r'20 of 20 training cases have their class under "label" .*`medimg3d datalist .*dataset.json --out FILE`'
+    with pytest.raises(DataError, match=found):
+        plan(tmp_path, tmp_path / "films")
+
+
+def test_labels_in_another_form_than_training_reads_are_refused(study, tmp_path):
+    folder = with_extra(study, tmp_path, {"labels": {"background": 0, "front": 1, "rear": 2}})
+    with pytest.raises(
+        DataError, match=r"A training would refuse this datalist: .*`medimg3d datalist .* --out FILE`"
+    ):
+        plan(folder, tmp_path / "phantoms")
+
+
+def test_what_an_earlier_plan_of_films_decided_is_no_setting_of_another_task(films, tmp_path):
+    out = tmp_path / "films"
+    plan(films, out)
+    kept = json.loads((out / "docs" / "plan.json").read_text())["decided"]
+    assert {"width", "windows_per_batch"} <= set(kept)
+    assert plan(films, out, {"epochs": 7}, resume=True).plan.epochs == 7
+
+
+def test_a_setting_that_was_kept_and_has_no_place_is_named_with_the_way_to_drop_it(study, tmp_path):
+    out = tmp_path / "phantoms"
+    plan(study, out)
+    content = json.loads((out / "docs" / "plan.json").read_text())
+    content["given"]["image_size"] = [64, 64, 64]
+    (out / "docs" / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"--image-size is for classification, .* --set image_size=null"):
+        plan(study, out, resume=True)
+    assert plan(study, out, {"image_size": None}, resume=True).plan.task == "segmentation"
+
+
+def test_slices_across_the_first_axis_are_no_longer_mirrored_when_the_dimension_changes(study, tmp_path):
+    grid = phantoms.affine((8.0, 1.0, 1.0))
+    for number in range(6):
+        for kind, array in zip(("image", "label"), phantoms.two_part_phantom(number), strict=True):
+            phantoms.write_nifti(tmp_path / f"{kind}_{number}.nii.gz", array, grid)
+    content = json.loads((study / "dataset.json").read_text())
+    for number, case in enumerate(content["training"]):
+        case |= {"image": f"image_{number}.nii.gz", "label": f"label_{number}.nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    first = plan(tmp_path, tmp_path / "thick").plan
+    second = plan(tmp_path, tmp_path / "thick", {"dimension": "2d"}, resume=True).plan
+    assert (first.slice_axis, first.mirror_axes) == (None, (0,))
+    assert (second.slice_axis, second.mirror_axes) == (0, ())
+
+
+def test_evaluation_compares_a_flat_image_and_its_label_in_two_axes(study, tmp_path):
+    content = json.loads((study / "dataset.json").read_text())
+    for number, case in enumerate(content["training"]):
+        for kind, array in zip(("image", "label"), phantoms.two_part_phantom(number), strict=True):
+            phantoms.write_nifti(tmp_path / f"{kind}_{number}.nii.gz", array[:, :, 12:13])
+            case[kind] = f"{kind}_{number}.nii.gz"
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    folder = BundleFolder(plan(tmp_path, tmp_path / "flat").bundle)
+    with bundle_code(folder.root):
+        transforms = parse_config(folder, ["evaluate"]).get_parsed_content("transforms")
+        item = transforms({key: str(tmp_path / f"{key}_0.nii.gz") for key in ("image", "label")})
+    assert item["image"].shape == item["label"].shape == (1, 30, 42)
+
+
+def test_a_plan_of_metaimages_reads_them_and_looks_for_them(study, tmp_path):
+    import SimpleITK
+
+    content = json.loads((study / "dataset.json").read_text())
+    for case in content["training"]:
+        for key in ("image", "label"):
+            name = f"{key}_{case[key].split('_')[-1].removesuffix('.nii.gz')}.mha"
+            SimpleITK.WriteImage(SimpleITK.ReadImage(str(study / case[key])), str(tmp_path / name))
+            case[key] = name
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    folder = BundleFolder(plan(tmp_path, tmp_path / "mha").bundle)
+    assert "itk" in folder.metadata["required_packages_version"]
+    with bundle_code(folder.root), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an error inside itk's compiled modules ends the process
+        parser = parse_config(folder, ["inference"])
+        parser["dataset_dir"] = str(tmp_path)
+        found = parser.get_parsed_content("datalist")
+        image = parser.get_parsed_content("preprocessing")({"image": found[0]})["image"]
+    assert len(found) == 12
+    assert image.shape == (1, 30, 42, 28)
 
 
 def test_the_page_tells_orientation_anisotropy_and_volumes(study, tmp_path):
