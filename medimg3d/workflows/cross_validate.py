@@ -14,44 +14,45 @@ from pathlib import Path
 from typing import Any
 
 from medimg3d.atomic import write_text
-from medimg3d.bundle.finder import FINDER_CONFIG, has_finder
-from medimg3d.bundle.folder import TRAINING_CASES, BundleFolder, read_json
+from medimg3d.bundle.folder import BundleFolder, read_json
 from medimg3d.bundle.inference import channel_names
-from medimg3d.bundle.start_weights import find_start_weights
 from medimg3d.data.channel_inputs import find_case_inputs
-from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.folds import assign_folds, case_name, select_fold
 from medimg3d.data.inputs import InputFile
 from medimg3d.data.json_file import write_json
 from medimg3d.data.label_regions import LabelRegions
 from medimg3d.errors import BundleError, DataError, UsageError
+from medimg3d.workflows.cross_validation_folder import (
+    LABEL_HASHES,
+    SUMMARY,
+    begin_folder,
+    begun_with,
+    is_scored,
+    is_trained,
+    label_hashes,
+    refuse_other_training,
+    with_epochs_of,
+)
 from medimg3d.workflows.data_check import DataCheck, check_list
 from medimg3d.workflows.evaluate import evaluate
 from medimg3d.workflows.held_out_softmax import write_softmax
 from medimg3d.workflows.jobs import Job
 from medimg3d.workflows.predict import predict
 from medimg3d.workflows.ray_jobs import RayCluster, ray_jobs
-from medimg3d.workflows.train import SETTINGS, train
+from medimg3d.workflows.train import train
 from medimg3d.workflows.training_copy import (
     CHECKPOINT,
     count_folds,
     find_datalist,
     read_training_list,
     refuse_ensemble,
-    refuse_other_values,
 )
 
-STATE = "cross_validation.json"
-SUMMARY = Path("held_out") / "summary.json"
-LABEL_HASHES = Path("held_out") / "labels_sha256.json"
 TIMES = Path("training") / "times.json"
 POOLED = "cross_validation"
 _MEANING = ("labels", "regions", "ignore_label", "voxel_size")  # keys of a datalist that scores depend on
 _OWN_NAME = "own_name"
 _PATHS = ("cache_dir", "start_from")  # options of a training
-_USUAL_PRECISION = "auto"
-_WITHOUT_EFFECT = ("progress", "num_workers", "cache_dir", "tracking", "max_minutes")
-_BY_MINUTES = "by_minutes"
 
 Say = Callable[[str], None]
 
@@ -101,7 +102,7 @@ class BegunFolds:
 
     def jobs(self, prefix: str = "") -> list[Job]:
         """A job for each fold that is not whole, named ``<prefix>fold_<k>``."""
-        options = _with_epochs_of(self.out, self.folds, self.training)
+        options = with_epochs_of(self.out, self.folds, self.training)
         return [
             fold_job(
                 self.bundle,
@@ -113,12 +114,12 @@ class BegunFolds:
                 **options,
             )
             for fold in self.folds
-            if self.softmax or not _is_scored(self.out / f"fold_{fold}")
+            if self.softmax or not is_scored(self.out / f"fold_{fold}")
         ]
 
     def run(self, fold: int, say: Say) -> None:
         """Run one fold here; what is there already is kept."""
-        options = _with_epochs_of(self.out, self.folds, self.training)
+        options = with_epochs_of(self.out, self.folds, self.training)
         folder = self.out / f"fold_{fold}"
         _run_fold(self.bundle, folder, self.list_file, fold, self.softmax, options, say)
 
@@ -259,10 +260,12 @@ def begin_folds(
     )
     folds = filled if folds is None else folds
     _refuse_other_folds(folds, filled, list_file)
-    _begin(out, _settings(bundle, list_file, training), by_minutes=training.get("max_minutes") is not None)
+    begin_folder(
+        out, begun_with(bundle, list_file, training), by_minutes=training.get("max_minutes") is not None
+    )
     for fold in folds:
-        if _is_trained(out / f"fold_{fold}"):
-            _refuse_other_training(source, out / f"fold_{fold}", list_file, fold, training)
+        if is_trained(out / f"fold_{fold}"):
+            refuse_other_training(source, out / f"fold_{fold}", list_file, fold, training)
     return BegunFolds(bundle, out, list_file, tuple(folds), softmax, training, rejected)
 
 
@@ -325,7 +328,7 @@ def _run_fold(
     say: Say,
 ) -> None:
     """Train a fold, predict and score what it held out; what is there already is kept."""
-    if not _is_trained(folder):
+    if not is_trained(folder):
         say(f"Fold {fold}: training")
         resumed, started = (folder / CHECKPOINT).is_file(), time.monotonic()
         trained = train(
@@ -335,70 +338,11 @@ def _run_fold(
         write_json({"training_s": seconds, "resumed": resumed}, folder / TIMES)
         for line in trained.start:
             say(line)
-    if not _is_scored(folder):
+    if not is_scored(folder):
         say(f"Fold {fold}: predicting and scoring the held-out cases")
         _score_held_out(folder, list_file, fold)
     if softmax:
         write_softmax(folder, _held_out_images(folder), folder / "held_out" / "softmax", say=say)
-
-
-def _is_trained(folder: Path) -> bool:
-    return (folder / "docs" / "README.md").is_file()  # written last: the training is whole
-
-
-def _is_scored(folder: Path) -> bool:
-    """Whether the held-out cases are scored, by the label maps that lie there now."""
-    if not (folder / SUMMARY).is_file():
-        return False
-    scored = folder / LABEL_HASHES
-    return not scored.is_file() or read_json(scored) == _label_hashes(folder)
-
-
-def _label_hashes(folder: Path) -> dict[str, str]:
-    """Label map → SHA-256, of the held-out cases; one that is gone has none."""
-    cases = read_json(folder / "held_out" / "datalist.json")["training"]
-    files = [Path(case["label"]) for case in cases]
-    return {str(file): content_sha256(file) if file.is_file() else "" for file in files}
-
-
-def _refuse_other_training(
-    source: BundleFolder, folder: Path, list_file: Path, fold: int, training: Mapping[str, Any]
-) -> None:
-    """A fold that is trained may be of another command: fold, length, seed, values and cases must be those asked for.
-
-    Raises:
-        UsageError: They are not.
-    """
-    variant = read_json(source.config(training["overlay"])) if training.get("overlay") else {}
-    copy = BundleFolder(folder)
-    asked: dict[str, Any] = {"fold": fold, "epochs": training.get("epochs"), "seed": training.get("seed")}
-    begun = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-    for name, value in asked.items():
-        if value is not None and begun.get(name, value) != value:
-            raise UsageError(
-                f"{folder} was trained with {name} {begun[name]}, not {value}; expected the same in all folds. Choose "
-                "another --out, or delete that folder."
-            )
-    try:
-        refuse_other_values(copy, variant | dict(training.get("overrides") or {}))
-    except BundleError as err:
-        raise UsageError(f"{folder}: {err}") from err
-    record = folder / TRAINING_CASES
-    known = (
-        {case["name"] for case in read_json(record)["cases"] if "from" not in case}
-        if record.is_file()
-        else None
-    )
-    config = read_json(copy.config("train"))
-    cases = read_training_list(list_file, of_classes=False, class_names=None).cases
-    split = {"num_folds": config["num_folds"], "seed": config["fold_seed"]}
-    expected = {case_name(case) for case in select_fold(cases, fold=fold, part="training", **split)}
-    if known is not None and known != expected:
-        other = sorted(known ^ expected)
-        raise UsageError(
-            f"{folder} was trained on other cases than fold {fold} of {list_file.name} has now ({len(other)} differ, "
-            f"the first: {other[0]}); expected the same. Choose another --out, or delete that folder."
-        )
 
 
 def fold_job(
@@ -448,61 +392,6 @@ def run_fold_job(
     _run_fold(Path(bundle), Path(folder), Path(list_file), fold, softmax, options, say)
 
 
-def _settings(bundle: Path, list_file: Path, training: Mapping[str, Any]) -> dict[str, Any]:
-    """What the folds depend on; two runs into one folder must agree."""
-    source = BundleFolder(bundle)
-    chosen = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in training.items()
-        if value not in (None, False, {}) and name not in _WITHOUT_EFFECT
-    }
-    if chosen.get("precision") == _USUAL_PRECISION:  # `train --fold all` names it, `cross-validate` does not
-        del chosen["precision"]
-    recipes = ("train", "inference", *((FINDER_CONFIG,) if has_finder(source) else ()))
-    overlay, start = training.get("overlay"), training.get("start_from")
-    by_content = {
-        **({"overlay_sha256": content_sha256(source.config(overlay))} if overlay else {}),
-        **({"start_sha256": find_start_weights(Path(start)).sha256} if start else {}),
-    }
-    return {
-        "format": 1,
-        "bundle": source.name,
-        "configs_sha256": {name: content_sha256(source.config(name)) for name in recipes},
-        "datalist_sha256": content_sha256(list_file),
-        "training": chosen,
-        **by_content,
-    }
-
-
-def _begin(out: Path, settings: dict[str, Any], *, by_minutes: bool) -> None:
-    """Write what a folder is begun with, or refuse to go on with something else."""
-    path = out / STATE
-    if not path.is_file():
-        write_json(settings | ({_BY_MINUTES: True} if by_minutes else {}), path)
-        return
-    begun = read_json(path)
-    for name in ("overlay_sha256", "start_sha256"):  # not of an earlier version
-        begun.setdefault(name, settings.get(name))
-    if begun.get("training", {}).get("precision") == _USUAL_PRECISION:  # of an earlier version
-        del begun["training"]["precision"]
-    for name, value in settings.items():
-        if begun.get(name) != json.loads(json.dumps(value)):
-            raise UsageError(
-                f"{out} was begun with another {name} ({begun.get(name)}, now {value}); expected the same to go on. "
-                "Choose another --out."
-            )
-
-
-def _with_epochs_of(out: Path, folds: Sequence[int], training: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a training: where a time was given, the epochs of the fold that was begun first hold for all."""
-    options = dict(training)
-    by_minutes = options.get("max_minutes") is not None or read_json(out / STATE).get(_BY_MINUTES)
-    begun = [file for fold in folds if (file := out / f"fold_{fold}" / SETTINGS).is_file()]
-    if by_minutes and begun:
-        options |= {"epochs": int(read_json(begun[0])["epochs"]), "max_minutes": None}
-    return options
-
-
 def _held_out_images(folder: Path) -> tuple[InputFile, ...]:
     listed = folder / "held_out" / "datalist.json"
     return find_case_inputs([listed], channels=channel_names(BundleFolder(folder)), section="training").images
@@ -532,7 +421,7 @@ def _score_held_out(folder: Path, list_file: Path, fold: int) -> None:
             f"{len(result.rejected)} held-out cases could not be predicted; the first: {name}: {reason}"
         )
     (folder / SUMMARY).unlink(missing_ok=True)
-    write_json(_label_hashes(folder), folder / LABEL_HASHES)
+    write_json(label_hashes(folder), folder / LABEL_HASHES)
     evaluate(predictions, held_out, folder / "held_out", bundle=folder)
 
 

@@ -15,6 +15,7 @@ from medimg3d.errors import DataError, UsageError
 from medimg3d.workflows import cross_validate as module
 from medimg3d.workflows import held_out_softmax
 from medimg3d.workflows.cross_validate import cross_validate
+from medimg3d.workflows.cross_validation_folder import STATE
 from medimg3d.workflows.held_out_softmax import read_softmax
 
 
@@ -219,7 +220,7 @@ def test_a_fold_that_is_not_there_is_refused_before_any_training(
     listed = with_split(datalist, 3, (0, 1, 2, 0))
     with pytest.raises(UsageError, match=match):
         cross_validate(bundle, out=tmp_path / "cv", folds=folds, datalist=listed)
-    assert not (tmp_path / "cv" / module.STATE).exists()
+    assert not (tmp_path / "cv" / STATE).exists()
 
 
 def test_more_folds_than_cases_are_refused_before_any_training(bundle, datalist, tmp_path, monkeypatch):
@@ -232,7 +233,7 @@ def test_more_folds_than_cases_are_refused_before_any_training(bundle, datalist,
 def test_the_usual_precision_named_or_not_is_the_same_training(bundle, datalist, tmp_path):
     run(bundle, datalist, tmp_path, precision="auto")  # as train --fold all
     run(bundle, datalist, tmp_path, softmax=True)  # as cross-validate --softmax
-    state = tmp_path / "cv" / module.STATE
+    state = tmp_path / "cv" / STATE
     begun = json.loads(state.read_text())
     assert begun["training"] == {}
     state.write_text(json.dumps(begun | {"training": {"precision": "auto"}}))  # of an earlier version
@@ -253,6 +254,7 @@ def trained_alone(bundle, datalist, folder, **settings):
     [
         ({"fold": 1}, {}, r"fold_0 was trained with fold 1, not 0; expected the same in all folds"),
         ({"fold": 0, "epochs": 3}, {"epochs": 5}, "was trained with epochs 3, not 5"),
+        ({"fold": 0, "epochs": 3}, {}, "was trained with epochs 3, not 1"),
         ({"fold": 0, "seed": 1}, {"seed": 2}, "was trained with seed 1, not 2"),
         ({"fold": 0}, {"overrides": {"fold_seed": 3}}, "was begun with fold_seed 0"),
     ],

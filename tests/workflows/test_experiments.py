@@ -28,14 +28,16 @@ def trained(monkeypatch):
     """Trainings that were run; one with ``shift`` "broken" fails."""
     seen = []
 
-    def training(bundle, *, out, fold, seed, overrides, **options):
+    def training(bundle, *, out, fold, seed, overrides, datalist, **options):
         shift = overrides.get("shift", 0)
         seen.append((out.parent.name, fold, seed))
         if shift == "broken":
             raise DataError("this recipe cannot be trained")
-        done = train_nothing(bundle, out=out, fold=0)
+        done = train_nothing(bundle, out=out, fold=fold, datalist=datalist)
+        recipe = out / "configs" / "train.json"
+        recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"shift": shift}))
         state = torch.load(out / "models" / "model.pt", weights_only=True)
-        state["bias"] = state["bias"] - torch.tensor([0.0, 0.0, float(shift) + (seed or 0)])
+        state["bias"] = state["bias"] - torch.tensor([0.0, -float(fold), float(shift) + (seed or 0)])
         torch.save(state, out / "models" / "model.pt")
         return done
 
