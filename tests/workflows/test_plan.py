@@ -368,11 +368,10 @@ def test_a_plan_of_metaimages_reads_them_and_looks_for_them(study, tmp_path):
     import SimpleITK
 
     content = json.loads((study / "dataset.json").read_text())
-    for case in content["training"]:
-        for key in ("image", "label"):
-            name = f"{key}_{case[key].split('_')[-1].removesuffix('.nii.gz')}.mha"
-            SimpleITK.WriteImage(SimpleITK.ReadImage(str(study / case[key])), str(tmp_path / name))
-            case[key] = name
+    for number, case in enumerate(content["training"]):
+        for kind, array in zip(("image", "label"), phantoms.two_part_phantom(number), strict=True):
+            case[kind] = f"{kind}_{number}.mha"
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array.T), str(tmp_path / case[kind]))
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     folder = BundleFolder(plan(tmp_path, tmp_path / "mha").bundle)
     assert "itk" in folder.metadata["required_packages_version"]
