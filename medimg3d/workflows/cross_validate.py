@@ -30,6 +30,7 @@ from medimg3d.workflows.cross_validation_folder import (
     is_scored,
     is_trained,
     label_hashes,
+    refuse_other_beginning,
     refuse_other_training,
     with_epochs_of,
 )
@@ -260,12 +261,12 @@ def begin_folds(
     )
     folds = filled if folds is None else folds
     _refuse_other_folds(folds, filled, list_file)
-    begin_folder(
-        out, begun_with(bundle, list_file, training), by_minutes=training.get("max_minutes") is not None
-    )
+    settings = begun_with(bundle, list_file, training)
+    refuse_other_beginning(out, settings)
     for fold in folds:
         if is_trained(out / f"fold_{fold}"):
             refuse_other_training(source, out / f"fold_{fold}", list_file, fold, training)
+    begin_folder(out, settings, by_minutes=training.get("max_minutes") is not None)
     return BegunFolds(bundle, out, list_file, tuple(folds), softmax, training, rejected)
 
 

@@ -53,12 +53,24 @@ def begun_with(bundle: Path, list_file: Path, training: Mapping[str, Any]) -> di
 
 
 def begin_folder(out: Path, settings: dict[str, Any], *, by_minutes: bool) -> None:
-    """Write what a folder is begun with, or refuse to go on with something else."""
-    path = out / STATE
-    if not path.is_file():
-        write_json(settings | ({_BY_MINUTES: True} if by_minutes else {}), path)
+    """Write what a folder is begun with, unless it is begun; to be called when nothing is refused any more."""
+    if not (out / STATE).is_file():
+        write_json(settings | ({_BY_MINUTES: True} if by_minutes else {}), out / STATE)
+
+
+def refuse_other_beginning(out: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on in a folder that was begun with something else.
+
+    Args:
+        out: Folder of the cross-validation.
+        settings: Of :func:`begun_with`.
+
+    Raises:
+        UsageError: It was.
+    """
+    begun = _begun(out)
+    if not begun:
         return
-    begun = read_json(path)
     for name in ("overlay_sha256", "start_sha256"):  # not of an earlier version
         begun.setdefault(name, settings.get(name))
     if begun.get("training", {}).get("precision") == _USUAL_PRECISION:  # of an earlier version
@@ -80,8 +92,13 @@ def with_epochs_of(out: Path, folds: Sequence[int], training: Mapping[str, Any])
     return options
 
 
+def _begun(out: Path) -> dict[str, Any]:
+    path = out / STATE
+    return dict(read_json(path)) if path.is_file() else {}
+
+
 def _is_by_minutes(out: Path, training: Mapping[str, Any]) -> bool:
-    return training.get("max_minutes") is not None or bool(read_json(out / STATE).get(_BY_MINUTES))
+    return training.get("max_minutes") is not None or bool(_begun(out).get(_BY_MINUTES))
 
 
 def is_trained(folder: Path) -> bool:

@@ -265,6 +265,7 @@ def test_a_fold_that_another_command_trained_must_be_the_one_asked_for(
     trained_alone(bundle, datalist, tmp_path / "cv" / "fold_0", **settings)
     with pytest.raises(UsageError, match=message):
         run(bundle, datalist, tmp_path, **options)
+    assert not (tmp_path / "cv" / STATE).exists()  # the right options may follow
 
 
 def test_a_fold_trained_on_what_is_held_out_now_is_refused(bundle, datalist, tmp_path):
