@@ -30,12 +30,13 @@ help: ## Show these targets
 demo: $(INSTALLED) ## Segment both hippocampi of a real MRI and write pictures and a report
 	@$(RUN)/medimg3d demo
 
-# The tests run in an empty folder, so that they import the installed wheel and not the checkout.
+# The tests run in an empty folder, so that they import the installed wheel and not the checkout. A worker that dies is
+# not begun anew: the name of its test is what one wants to know, and pytest-xdist may wait for ever after it.
 test: $(INSTALLED) ## Run all tests against the installed wheel (JOBS=2 at once)
 	@rm -rf $(VENV)/empty && mkdir $(VENV)/empty
 	@if [ -n "$$MEDIMG3D_DATA" ]; then MEDIMG3D_DATA=$$(cd "$$MEDIMG3D_DATA" && pwd) || exit 1; fi; \
 	cd $(VENV)/empty && MEDIMG3D_TEST_INSTALLED=1 OMP_NUM_THREADS=1 \
-	../bin/python -m pytest -c ../../pyproject.toml --rootdir ../.. -n $(JOBS) --dist loadfile ../../tests
+	../bin/python -m pytest -c ../../pyproject.toml --rootdir ../.. -n $(JOBS) --dist loadfile --max-worker-restart 0 ../../tests
 
 check: $(INSTALLED) ## Check style, types and layers
 	$(RUN)/python -m ruff check .

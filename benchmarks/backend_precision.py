@@ -16,7 +16,7 @@ import torch
 from prediction_speed import NETWORKS, print_line
 
 from medimg3d.inference.backends.backend import FirstHead, WindowBatch
-from medimg3d.inference.backends.openvino_backend import import_openvino, openvino_model
+from medimg3d.inference.backends.openvino_backend import openvino_core, openvino_model
 
 CLASSES = 15
 
@@ -57,7 +57,7 @@ def windows(size: int) -> dict[str, torch.Tensor]:
 def compiled_openvino(network: torch.nn.Module, size: int) -> Any:
     """The network in OpenVINO, float32."""
     model = openvino_model(network, WindowBatch(shape=(size,) * 3, channels=1, batch=1))
-    return import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def compared(network: torch.nn.Module, compiled: Any, window: torch.Tensor) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision
 from medimg3d.planning.metadata import image_words
 from medimg3d.planning.plan import Plan
+from medimg3d.planning.trial import LOADING_GB, RUNNING_GB
 
 _SCHEMES = {
     "fixed": "one window for all, z-score",
@@ -283,7 +284,7 @@ def _memory_lines(plan: Plan) -> list[str]:
         return ["Not measured (`--no-trial`).", *_whole_image_lines(plan)]
     asked = plan.settings.memory_gb
     lines = [
-        f"Peak memory of one process, measured with the bundle's own configs on {plan.settings.device}"
+        f"Peak memory, measured with the bundle's own configs on {plan.settings.device}"
         + (f"; asked for: {asked:g} GB." if asked else "; no figure was asked for (--memory-gb)."),
         "",
         "| patch | batch | filters | training, GB | prediction, GB | |",
@@ -301,12 +302,24 @@ def _memory_lines(plan: Plan) -> list[str]:
             f"| {_times(finder.topology.patch)} | {finder.batch_size} | {finder.width} | {_gb(finder.train_gb)} | "
             "one window | region finder |"
         )
+    workers = plan.settings.num_workers
+    if plan.settings.device == "cpu":
+        loading = (
+            f" and {LOADING_GB:g} GB for each of {workers} loading processes (`--set num_workers=0` does without)"
+            if workers
+            else ", which loads by itself"
+        )
+        counted = (
+            "Training is a measured step with its optimizer and the averaged weights, "
+            f"{RUNNING_GB:g} GB for the rest of its process{loading}."
+        )
+    else:
+        counted = "Training is a measured step with its optimizer and the averaged weights, on the GPU."
     return [
         *lines,
         "",
-        "Training is a step with its optimizer and the averaged weights. Processes that load images and, with stock "
-        "MONAI, the prepared images kept in memory come on top; `medimg3d train` keeps those on disk, and up to "
-        "128 MiB of them in each of its loading processes.",
+        f"{counted} `medimg3d train` keeps prepared images on disk, and up to 128 MiB of them in each loading process; "
+        "stock MONAI keeps all of them in memory, which comes on top.",
         *_whole_image_lines(plan),
     ]
 

@@ -35,7 +35,7 @@ from medimg3d.planning.plan import Plan
 from medimg3d.planning.planner import choose_finder, draft_plan, may_have_finder
 from medimg3d.planning.settings import PlanSettings, with_values
 from medimg3d.planning.trainable import refuse_untrainable
-from medimg3d.planning.trial import Measured, measure
+from medimg3d.planning.trial import LOADING_GB, Measured, measure
 from medimg3d.workflows.data_check import DataCheck, check_list
 from medimg3d.workflows.training_copy import read_training_list
 
@@ -295,7 +295,8 @@ def _fitted(draft: Plan, name: str, say: Callable[[str], None]) -> Plan:
 
     def estimated(plan: Plan) -> float:
         shape = (plan.batch_size, len(plan.facts.channels), *plan.topology.patch)
-        return estimate_gb(network_of(plan), shape, num_classes=len(plan.output_names))
+        step = estimate_gb(network_of(plan), shape, num_classes=len(plan.output_names))
+        return step + (LOADING_GB * settings.num_workers if settings.device == "cpu" else 0.0)
 
     def measured(plan: Plan, config: str = "train") -> Measured:
         with tempfile.TemporaryDirectory() as folder:

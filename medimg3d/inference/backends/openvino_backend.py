@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -18,6 +19,7 @@ from medimg3d.inference.backends.backend import Backend, FirstHead, WindowBatch
 from medimg3d.inference.backends.converted import ENTRY
 from medimg3d.inference.backends.kinds import BackendError
 from medimg3d.inference.backends.quiet import kept_root_log
+from medimg3d.inference.backends.signal_stack import kept_signal_stack
 from medimg3d.inference.backends.telemetry import without_telemetry
 
 MODEL = "model.xml"
@@ -42,7 +44,20 @@ def import_openvino() -> Any:
 
 def has_bfloat16() -> bool:
     """Whether OpenVINO works in bfloat16 on this processor."""
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def openvino_core() -> Any:
+    """The one ``openvino.Core`` of this process; of several, the second to end can leave signals without a stack.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    core = import_openvino().Core()
+    with kept_signal_stack():
+        core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # loads what sets a stack up
+    return core
 
 
 def convert_to_openvino(network: nn.Module, windows: WindowBatch, folder: Path) -> None:
@@ -99,7 +114,7 @@ def openvino_backend(name: str, folder: Path, windows: WindowBatch) -> Backend:
         # compiling a large network takes 10 s, reading what was compiled less than one; not while it is being made
         settings["CACHE_DIR"] = str(folder / COMPILED)
     try:
-        model = import_openvino().Core().compile_model(folder / MODEL, "CPU", settings)
+        model = openvino_core().compile_model(folder / MODEL, "CPU", settings)
     except MissingExtraError:
         raise
     except Exception as err:

@@ -33,6 +33,7 @@ from medimg3d.inference.backends.openvino_backend import (
 )
 from medimg3d.inference.backends.quantized import Verdict, int8_key, read_verdict, write_verdict
 from medimg3d.inference.backends.quiet import quiet
+from medimg3d.inference.backends.signal_stack import kept_signal_stack
 from medimg3d.inference.backends.telemetry import without_telemetry
 
 DICE_FALL_LIMIT = 0.002
@@ -221,7 +222,7 @@ def _quantized(
 def _write_quantized(model: Any, singles: list[NDArray[np.float32]], folder: Path) -> None:
     nncf = _import_nncf()
     try:
-        with quiet("nncf"), without_telemetry():
+        with quiet("nncf"), without_telemetry(), kept_signal_stack():
             quantized = nncf.quantize(
                 model,
                 nncf.Dataset(singles),
