@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from facts import channel, facts, of_classes
 
@@ -9,6 +11,7 @@ from medimg3d.data.datalist import Datalist
 from medimg3d.planning.pages import card, plan_page
 from medimg3d.planning.planner import draft_plan, finish_plan
 from medimg3d.planning.settings import PlanSettings
+from medimg3d.planning.trial import LOADING_GB, RUNNING_GB
 
 
 def planned(data, **settings):
@@ -29,3 +32,22 @@ def test_the_way_back_onto_the_files_own_voxels_is_told_where_it_takes_more():
     assert "own voxels" not in plan_page(planned(facts()))
     page = plan_page(planned(facts(shapes=((256, 256, 256),) * 10), spacing_mm=(2, 2, 2)))
     assert "bring all classes back onto the files' own voxels: about 1.4 GB" in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "told", "not_told"),
+    [
+        ({}, f"and {LOADING_GB:g} GB for each of 2 loading processes", "on the GPU"),
+        (
+            {"num_workers": 0},
+            f"{RUNNING_GB:g} GB for the rest of its process, which loads by itself",
+            "for each of",
+        ),
+        ({"device": "cuda"}, "averaged weights, on the GPU.", "loading processes ("),
+    ],
+)
+def test_the_page_tells_what_the_memory_of_a_training_counts(settings, told, not_told):
+    record = {"patch": [64, 64, 64], "batch": 2, "width": 16, "train_gb": 2.5, "predict_gb": 1.0}
+    page = plan_page(replace(planned(facts(), **settings), measured=(record,)))
+    assert told in page
+    assert not_told not in page
