@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -67,7 +68,13 @@ print("handled 1")
 """
 
 
-@pytest.mark.parametrize("code", [_BACKENDS, _OTHER_STACK], ids=["backends", "another"])
+_needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [pytest.param(_BACKENDS, marks=_needs_openvino, id="backends"), pytest.param(_OTHER_STACK, id="another")],
+)
 def test_a_signal_is_handled_after_other_stacks_came_and_went(code, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
