@@ -25,6 +25,7 @@ SOURCES = {
     "decision.py": ("inference", "decision.py"),
     "each_channel.py": ("transforms", "each_channel.py"),
     "ensemble_inferer.py": ("inference", "ensemble_inferer.py"),
+    "field_of_view.py": ("transforms", "field_of_view.py"),
     "film_reader.py": ("data", "film_reader.py"),
     "folds.py": ("data", "folds.py"),
     "flat_axis.py": ("transforms", "flat_axis.py"),

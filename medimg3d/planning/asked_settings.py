@@ -12,6 +12,7 @@ from medimg3d.planning.settings import PlanSettings
 
 _OF_LABEL_MAPS = (
     "spacing_mm",
+    "field_of_view",
     "patch_size",
     "finder",
     "finder_margin_mm",

@@ -182,6 +182,8 @@ def decided_values(plan: Plan) -> dict[str, Any]:
             values["dimension"] = "3d" if plan.slice_axis is None else "2d"
         if any(one.name == "region finder" for one in plan.decisions):
             values["finder"] = "no" if plan.finder is None else "yes"
+        if any(one.name == "field of view" for one in plan.decisions):
+            values["field_of_view"] = "own" if plan.field_of_view is None else "common"
     else:
         values["image_size"] = list(plan.topology.patch)
     return values

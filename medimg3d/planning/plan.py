@@ -12,6 +12,7 @@ from medimg3d.planning.asked_settings import WINDOWS_PER_BATCH
 from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision
 from medimg3d.planning.estimate import inverted_image_gb, whole_image_gb
+from medimg3d.planning.field_of_view import FieldOfView
 from medimg3d.planning.finder import Finder
 from medimg3d.planning.label_scheme import LabelScheme
 from medimg3d.planning.networks import has_heads, slice_topology
@@ -32,6 +33,7 @@ class Plan:
         task: ``segmentation`` or ``classification``.
         modalities: Of each channel.
         spacing_mm: Voxel size of the network's images; None to keep the voxels.
+        field_of_view: What images of unknown voxel size are brought to; None where they keep their voxels.
         slice_axis: Axis that slices are cut across for a 2D network; None where it has the images' own axes.
         intensities: Scheme of each channel.
         scheme: Meaning of the label values; None for classification.
@@ -77,6 +79,7 @@ class Plan:
     weight_decay: float = 0.01
     windows_per_batch: int = WINDOWS_PER_BATCH
     finder: Finder | None = None
+    field_of_view: FieldOfView | None = None
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
     measured: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)

@@ -24,6 +24,7 @@ from medimg3d.planning.data_decisions import (
 )
 from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision, asked_for, times
+from medimg3d.planning.field_of_view import decide_field_of_view
 from medimg3d.planning.file_readers import refuse_unreadable
 from medimg3d.planning.finder import (
     FAR_LARGER,
@@ -103,6 +104,7 @@ def draft_plan(facts: DataFacts, datalist: Datalist, settings: PlanSettings) -> 
         if scheme
         else Decision("voxel size", None, "Images are brought to one size.")
     )
+    field, field_of_view = decide_field_of_view(facts, spacing.value, settings) if scheme else (None, None)
     slices, slice_axis = decide_slices(facts, spacing.value, settings, divisor_of(network.value))
     if task.value == "classification" and facts.num_axes == 3:
         if settings.dimension == "2d":
@@ -122,6 +124,7 @@ def draft_plan(facts: DataFacts, datalist: Datalist, settings: PlanSettings) -> 
         slices,
         network,
         *([spacing] if scheme else []),
+        *([field] if field else []),
         intensities,
         folds,
         mirroring,
@@ -134,6 +137,7 @@ def draft_plan(facts: DataFacts, datalist: Datalist, settings: PlanSettings) -> 
         task=task.value,
         modalities=tuple(modalities.value),
         spacing_mm=None if spacing.value is None else tuple(spacing.value),
+        field_of_view=field_of_view,
         slice_axis=slice_axis,
         intensities=tuple(intensities.value),
         scheme=scheme,

@@ -38,14 +38,20 @@ def label_preprocessing_block(plan: Plan) -> Block:
 
 
 def image_on_axes(plan: Plan) -> list[Block]:
-    """The image as it stands in its file, channel first, its axes in RAS order."""
+    """The image as it stands in its file, channel first, its axes in RAS order, at the scale of the others."""
     first = {"_target_": "EnsureChannelFirstd", "keys": "image"}
-    return [_load(plan), first, *flat(plan, "image"), *_axes(plan, "image")]
+    return [
+        _load(plan),
+        first,
+        *flat(plan, "image"),
+        *_axes(plan, "image"),
+        *_field(plan, "image", "bilinear"),
+    ]
 
 
 def label_on_axes(plan: Plan) -> list[Block]:
     """The label map likewise."""
-    return [*load_label(), *flat(plan, "label"), *_axes(plan, "label")]
+    return [*load_label(), *flat(plan, "label"), *_axes(plan, "label"), *_field(plan, "label", "nearest")]
 
 
 def typed(key: str, dtype: str) -> Block:
@@ -87,6 +93,15 @@ def _axes(plan: Plan, key: str) -> list[Block]:
         return []
     codes = "RAS" if plan.facts.num_axes == 3 else "RA"
     return [{"_target_": "Orientationd", "keys": key, "axcodes": codes, "labels": None}]
+
+
+def _field(plan: Plan, key: str, mode: str) -> list[Block]:
+    """Where no voxel size is known, the number of voxels across an image stands for it."""
+    field = plan.field_of_view
+    if field is None:
+        return []
+    target = "PACKAGE.field_of_view.CommonFieldOfViewd"
+    return [{"_target_": target, "keys": key, "edge": field.edge, "axes": list(field.axes), "mode": mode}]
 
 
 def _crop(plan: Plan, key: str) -> list[Block]:

@@ -247,7 +247,8 @@ def _inference_fast(plan: Plan) -> Config:
     overlay: Config = {}
     steps = preprocessing_block(plan)["transforms"]
     several = len(plan.facts.channels) > 1
-    resampled = any(step["_target_"] == "Spacingd" for step in steps)  # makes float32 of stored integers
+    # what resamples makes float32 of stored integers
+    resampled = any(step["_target_"].endswith(("Spacingd", "CommonFieldOfViewd")) for step in steps)
     for number, step in enumerate(steps):
         place = f"preprocessing#transforms#{number}"
         if step["_target_"] == "LoadImaged" and not several and not plan.is_picture:

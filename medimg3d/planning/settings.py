@@ -23,6 +23,7 @@ _CHOICES = {
     "loss": ("dice_ce", "dice_focal"),
     "augmentation": ("full", "none"),
     "finder": ("auto", "yes", "no"),
+    "field_of_view": ("auto", "common", "own"),
 }
 
 _ABOVE_0 = ("memory_gb", "learning_rate", "finder_margin_mm")
@@ -71,6 +72,7 @@ class PlanSettings:
     modality: str | tuple[str, ...] | None = None
     dimension: str | None = None
     spacing_mm: tuple[float, ...] | None = None
+    field_of_view: str = "auto"
     window: tuple[float, float] | None = None
     network: str = "auto"
     patch_size: tuple[int, ...] | None = None
