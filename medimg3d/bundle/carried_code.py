@@ -7,6 +7,7 @@ that both named theirs ``scripts`` would run each other's code.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 from importlib.resources import files
@@ -109,8 +110,20 @@ def check_carried_code(bundle_root: Path) -> None:
             )
 
 
-if __name__ == "__main__":
-    import sys
+def main() -> None:
+    """Write the carried code of the bundles that the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m medimg3d.bundle.carried_code",
+        description="Write the code that bundles carry anew from its source in medimg3d.",
+    )
+    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="folder of a bundle")
+    bundles: list[Path] = parser.parse_args().bundles
+    for bundle in bundles:
+        if not (bundle / "configs").is_dir():
+            parser.error(f"found no configs/ in {bundle}; expected the folder of a bundle")
+    for bundle in bundles:
+        write_carried_code(bundle)
 
-    for root in sys.argv[1:]:
-        write_carried_code(Path(root))
+
+if __name__ == "__main__":
+    main()
