@@ -119,7 +119,7 @@ def read_label_scheme(datalist: Datalist, labels: Mapping[int, str]) -> LabelSch
 
     Raises:
         LabelGapError: Values with gaps.
-        DataError: No structure, or regions of unknown values.
+        DataError: No structure, more of them than 8 bits can number, or regions of unknown values.
     """
     ignore = ignored_value(datalist)
     kept = {value: name for value, name in sorted(labels.items()) if value != ignore}
@@ -129,6 +129,11 @@ def read_label_scheme(datalist: Datalist, labels: Mapping[int, str]) -> LabelSch
         raise DataError("The label maps name no structure; expected a value above 0 besides the background.")
     if list(kept) != list(range(len(kept))):
         raise LabelGapError(list(kept))
+    if max(kept) > MOST_LABEL:
+        raise DataError(
+            f"The label maps hold {len(kept)} values; expected at most {MOST_LABEL + 1}, the background among them, since "
+            "label maps are trained on and written with 8 bits. Unite structures, or train on a part of them at a time."
+        )
     return LabelScheme(kept, _regions(datalist.extra.get("regions"), kept), ignore)
 
 

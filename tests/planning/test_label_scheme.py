@@ -24,6 +24,14 @@ def test_an_ignored_value_is_no_class():
     assert scheme.output_names == ["background", "oedema", "core"]
 
 
+def test_more_structures_than_8_bits_can_number_are_refused():
+    names = {value: f"structure {value}" for value in range(257)}
+    with pytest.raises(DataError, match="hold 257 values; expected at most 256"):
+        read_label_scheme(Datalist(), names)
+    del names[256]
+    assert len(read_label_scheme(Datalist(), names).labels) == 256
+
+
 def test_a_label_named_ignore_is_ignored():
     assert ignored_value(Datalist(labels={0: "background", 1: "liver", 2: "ignore"})) == 2
 
