@@ -131,8 +131,8 @@ def read_label_scheme(datalist: Datalist, labels: Mapping[int, str]) -> LabelSch
         raise LabelGapError(list(kept))
     if max(kept) > MOST_LABEL:
         raise DataError(
-            f"The label maps hold {len(kept)} values; expected at most {MOST_LABEL + 1}, the background among them, since "
-            "label maps are trained on and written with 8 bits. Unite structures, or train on a part of them at a time."
+            f"The label maps hold {len(kept)} values; expected at most {MOST_LABEL + 1}, the background among them, "
+            "since label maps are trained on and written with 8 bits. Unite structures, or train on a part of them."
         )
     return LabelScheme(kept, _regions(datalist.extra.get("regions"), kept), ignore)
 
