@@ -124,13 +124,19 @@ def test_train_evaluate_and_inference_share_preprocessing_and_network(study, tmp
 def test_stored_integers_are_kept_only_where_resampling_makes_fractions_of_them(study, tmp_path):
     """What is not resampled is clipped and scaled at once, which integers would round."""
     unknown = with_extra(study, tmp_path, {"voxel_size": "unknown"})
-    for folder, is_resampled in ((study, True), (unknown, False)):
-        overlay = config(plan(folder, tmp_path / f"resampled_{is_resampled}").bundle, "inference_fast")
-        assert (
-            any(key.endswith("SeparableSpacingd") for key in overlay.values() if isinstance(key, str))
-            is is_resampled
-        )
-        assert any(key.endswith("keep_small_integers") for key in overlay) is is_resampled
+    planned = {
+        "resampled": plan(study, tmp_path / "resampled"),
+        "field of view": plan(unknown, tmp_path / "field"),
+        "as it is": plan(unknown, tmp_path / "own", {"field_of_view": "own"}),
+    }
+    overlays = {name: config(one.bundle, "inference_fast") for name, one in planned.items()}
+    assert [name for name, overlay in overlays.items() if "SeparableSpacingd" in str(overlay)] == [
+        "resampled"
+    ]
+    kept = [
+        name for name, overlay in overlays.items() if any("keep_small_integers" in key for key in overlay)
+    ]
+    assert kept == ["resampled", "field of view"]
 
 
 def test_where_no_voxel_size_is_known_no_length_is_in_mm(study, tmp_path):
