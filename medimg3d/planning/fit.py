@@ -76,7 +76,7 @@ def ladder(plan: Plan, *, estimate: Estimate) -> list[Rung]:
 def fit(
     plan: Plan, *, limit_gb: float, estimate: Estimate, measure: Measure | None, fill: bool, say: Say
 ) -> Plan:
-    """A plan whose training and prediction stay within a limit.
+    """A plan whose training, validation and prediction stay within a limit.
 
     Args:
         plan: A draft.
@@ -158,15 +158,17 @@ def _best(rungs: Sequence[Rung], estimate_gb: float) -> int:
 
 
 def _fit_prediction(plan: Plan, limit_gb: float, measure: Measure | None, say: Say) -> Plan:
-    """Fewer windows at once until the prediction fits as well."""
+    """Fewer windows at once until prediction and validation fit as well."""
     if plan.settings.windows_per_batch is not None:
         return replace(plan, windows_per_batch=plan.settings.windows_per_batch)
+    names = ("predict_gb", "validate_gb") if plan.is_segmentation else ("predict_gb",)
     while measure is not None and plan.measured and plan.windows_per_batch > 1:
-        predicted = plan.measured[-1]["predict_gb"]
-        if predicted is not None and predicted <= limit_gb:
+        needed = [plan.measured[-1][name] for name in names]
+        if all(gb is not None and gb <= limit_gb for gb in needed):
             break
         plan = replace(plan, windows_per_batch=plan.windows_per_batch // 2)
-        record = {**plan.measured[-1], "predict_gb": measure(plan).predict_gb}
+        again = _record(plan, measure(plan))
+        record = {**plan.measured[-1], **{name: again[name] for name in names}}
         say(_words(record))
         plan = replace(plan, measured=(*plan.measured[:-1], record))
     return plan
@@ -193,6 +195,7 @@ def _record(plan: Plan, found: Measured) -> dict[str, Any]:
         "width": plan.width,
         "train_gb": found.train_gb,
         "predict_gb": found.predict_gb,
+        "validate_gb": None if found.validate_gb is None else found.validate_gb + plan.validated_image_gb,
         "base_gb": found.base_gb,
         "step_s": round(found.step_s, 3),
     }

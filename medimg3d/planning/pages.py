@@ -289,20 +289,20 @@ def _memory_lines(plan: Plan) -> list[str]:
         f"Peak memory, measured with the bundle's own configs on {plan.settings.device}"
         + (f"; asked for: {asked:g} GB." if asked else "; no figure was asked for (--memory-gb)."),
         "",
-        "| patch | batch | filters | training, GB | prediction, GB | |",
-        "|---|---|---|---|---|---|",
+        "| patch | batch | filters | training, GB | validation, GB | prediction, GB | |",
+        "|---|---|---|---|---|---|---|",
     ]
     for one in plan.measured:
         used = "planned" if one is plan.measured[-1] else ""
         lines.append(
             f"| {_times(one['patch'])} | {one['batch']} | {one['width']} | {_gb(one['train_gb'])} | "
-            f"{_gb(one['predict_gb'])} | {used} |"
+            f"{_validated(plan, one)} | {_gb(one['predict_gb'])} | {used} |"
         )
     if plan.finder is not None and plan.finder.train_gb is not None:
         finder = plan.finder
         lines.append(
             f"| {_times(finder.topology.patch)} | {finder.batch_size} | {finder.width} | {_gb(finder.train_gb)} | "
-            "one window | region finder |"
+            "one window | one window | region finder |"
         )
     workers = plan.settings.num_workers
     if plan.settings.device == "cpu":
@@ -312,11 +312,12 @@ def _memory_lines(plan: Plan) -> list[str]:
             else ", which loads by itself"
         )
         counted = (
-            "Training is a measured step with its optimizer and the averaged weights, "
-            f"{RUNNING_GB:g} GB for the rest of its process{loading}."
+            "Training is measured steps with their optimizer and the averaged weights, "
+            f"{RUNNING_GB:g} GB for the rest of its process{loading}. Validation is that process between two steps, "
+            "with windows at once and the largest image."
         )
     else:
-        counted = "Training is a measured step with its optimizer and the averaged weights, on the GPU."
+        counted = "Training is measured steps with their optimizer and the averaged weights, on the GPU."
     return [
         *lines,
         "",
@@ -324,6 +325,11 @@ def _memory_lines(plan: Plan) -> list[str]:
         "stock MONAI keeps all of them in memory, which comes on top.",
         *_whole_image_lines(plan),
     ]
+
+
+def _validated(plan: Plan, record: Mapping[str, Any]) -> str:
+    """A record of an earlier version, and one of a classifier, has no such figure."""
+    return _gb(record["validate_gb"]) if plan.is_segmentation and "validate_gb" in record else "–"
 
 
 def _whole_image_lines(plan: Plan) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from medimg3d.planning.asked_settings import WINDOWS_PER_BATCH
 from medimg3d.planning.data_facts import DataFacts
 from medimg3d.planning.decision import Decision
-from medimg3d.planning.estimate import inverted_image_gb, whole_image_gb
+from medimg3d.planning.estimate import BASE_GB, inverted_image_gb, whole_image_gb
 from medimg3d.planning.field_of_view import FieldOfView
 from medimg3d.planning.finder import Finder
 from medimg3d.planning.label_scheme import LabelScheme
@@ -147,6 +147,19 @@ class Plan:
             num_classes=len(self.output_names),
             mirrored=bool(self.mirror_axes),
         )
+
+    @property
+    def validated_image_gb(self) -> float:
+        """What a validation holds of the largest image (region) beside the network's own, in GB, estimated."""
+        if not self.is_segmentation:
+            return 0.0
+        needed = whole_image_gb(
+            int(self.shapes.prod(axis=1).max()),
+            channels=len(self.facts.channels),
+            num_classes=len(self.output_names),
+            mirrored=bool(self.mirror_axes),
+        )
+        return needed - BASE_GB
 
     @property
     def largest_inverted_gb(self) -> float | None:

@@ -10,6 +10,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +41,8 @@ class Measured:
     Attributes:
         train_gb: Of a training; on a CPU with the processes that load for it, on a GPU that of the GPU.
         predict_gb: Of a prediction with a full batch of windows.
+        validate_gb: Of a validation between two training steps with a full batch of windows, the rest of the image
+            left out; None for classifiers, too.
         base_gb: Of the process before either, its libraries loaded.
         step_s: Seconds of the last training step.
     """
@@ -48,6 +51,7 @@ class Measured:
     predict_gb: float | None
     base_gb: float = 0.0
     step_s: float = 0.0
+    validate_gb: float | None = None
 
 
 def measure(bundle: Path, *, device: str, config: str = "train") -> Measured:
@@ -86,7 +90,11 @@ def measure(bundle: Path, *, device: str, config: str = "train") -> Measured:
             f"The trial of the planned network failed ({last[:300]}). Plan with --no-trial to look at the configs."
         )
     return Measured(
-        found.get("train_gb"), found.get("predict_gb"), found.get("base_gb", 0.0), found.get("step_s", 0.0)
+        found.get("train_gb"),
+        found.get("predict_gb"),
+        base_gb=found.get("base_gb", 0.0),
+        step_s=found.get("step_s", 0.0),
+        validate_gb=found.get("validate_gb"),
     )
 
 
@@ -101,76 +109,108 @@ def run_trial(bundle: Path, report: Path, device: str, config: str = "train") ->
     sys.path.insert(0, str(bundle))
     keep_freed_memory()
     found: dict[str, Any] = {"base_gb": (resident_bytes() or 0) / GB}
-    parts = [("train_gb", partial(_train, bundle, torch.device(device), config))]
+    steps = _TrainingSteps(bundle, torch.device(device), config)
+    parts: dict[str, Callable[[], None]] = {"train_gb": steps.run}
     if config == "train":
-        parts.insert(0, ("predict_gb", partial(_predict, bundle, torch.device(device))))
-    for name, part in parts:
+        parts = {"predict_gb": partial(_predict, bundle, torch.device(device)), **parts}
+        if steps.class_names is None:
+            parts |= {"validate_gb": steps.validate, "train_gb_again": steps.run}
+    for name, part in parts.items():
         try:
-            seconds, found[name] = _with_peak(device, part)
+            needed = _peak_gb(device, part)
         except (MemoryError, torch.OutOfMemoryError):
-            seconds, found[name] = 0.0, None
-        if name == "train_gb":
-            found["step_s"] = seconds
-            if found[name] is not None and device == "cpu":
-                workers = int(read_json(bundle / "configs" / f"{config}.json").get("num_workers", 0))
-                found[name] += RUNNING_GB + LOADING_GB * workers
+            needed = None
+        if name != "predict_gb" and needed is not None and device == "cpu":
+            workers = int(read_json(bundle / "configs" / f"{config}.json").get("num_workers", 0))
+            needed += RUNNING_GB + LOADING_GB * workers
+        if name == "train_gb_again":
+            before = found["train_gb"]
+            found["train_gb"] = None if before is None or needed is None else max(before, needed)
+        else:
+            found[name] = needed
+        found["step_s"] = steps.last_s
         report.write_text(json.dumps(found))
 
 
-def _train(bundle: Path, device: Any, config: str) -> float:
-    import time
+class _TrainingSteps:
+    """Network, loss and optimizer of a bundle, to train some steps on noise and to validate in between."""
 
-    import torch
+    def __init__(self, bundle: Path, device: Any, config: str) -> None:
+        self.bundle, self.device, self.config = bundle, device, config
+        self.parser = _parser(bundle, config, device)
+        self.class_names = self.parser.get("class_names")
+        self.last_s = 0.0
+        """Seconds of the last step."""
+        self._built: tuple[Any, ...] = ()
 
-    parser = _parser(bundle, config, device)
-    classes = parser.get("class_names")
-    if classes is not None:
-        parser["train"]["class_weights"] = [1.0] * len(classes)
-    metadata = read_json(bundle / "configs" / "metadata.json")["network_data_format"]
-    channels = int(metadata["inputs"]["image"]["num_channels"])
-    size = parser["image_size"] if classes is not None else parser["window_size"]
-    batch = int(parser["batch_size"])
-    network = parser.get_parsed_content("network").train()
-    averaged = parser.get_parsed_content("averaged")
-    loss = parser.get_parsed_content("train#loss")
-    optimizer = parser.get_parsed_content("train#optimizer")
-    if classes is not None:
-        label = torch.arange(batch, device=device) % len(classes)
-    else:
-        values = 2 if config != "train" else len(metadata["outputs"]["pred"]["channel_def"])
-        label = torch.randint(0, values, (batch, 1, *size), device=device, dtype=torch.uint8)
-    begin = time.perf_counter()
-    for _ in range(_STEPS):
-        begin = time.perf_counter()
-        images = torch.randn((batch, channels, *size), device=device)
-        optimizer.zero_grad()
-        loss(network(images), label).backward()
-        optimizer.step()
-    return time.perf_counter() - begin + 0 * len(list(averaged.model.parameters()))
+    def run(self) -> None:
+        """The steps."""
+        import torch
+
+        metadata = read_json(self.bundle / "configs" / "metadata.json")["network_data_format"]
+        channels = int(metadata["inputs"]["image"]["num_channels"])
+        size = self.parser["image_size" if self.class_names is not None else "window_size"]
+        batch = int(self.parser["batch_size"])
+        if not self._built:
+            self._built = self._build()
+        network, _, loss, optimizer = self._built
+        if self.class_names is not None:
+            label = torch.arange(batch, device=self.device) % len(self.class_names)
+        else:
+            values = 2 if self.config != "train" else len(metadata["outputs"]["pred"]["channel_def"])
+            label = torch.randint(0, values, (batch, 1, *size), device=self.device, dtype=torch.uint8)
+        for _ in range(_STEPS):
+            begin = time.perf_counter()
+            images = torch.randn((batch, channels, *size), device=self.device)
+            optimizer.zero_grad()
+            loss(network(images), label).backward()
+            optimizer.step()
+            self.last_s = time.perf_counter() - begin
+
+    def _build(self) -> tuple[Any, ...]:
+        if self.class_names is not None:
+            self.parser["train"]["class_weights"] = [1.0] * len(self.class_names)
+        get = self.parser.get_parsed_content
+        return get("network").train(), get("averaged"), get("train#loss"), get("train#optimizer")
+
+    def validate(self) -> None:
+        """Windows of one batch with the averaged weights, as a validation in the middle of a training takes them."""
+        import torch
+
+        from medimg3d.engines.validation_memory import begin_validation, end_validation
+
+        begin_validation()
+        image = torch.randn(_image_of_windows(self.bundle, self.parser), device=self.device)
+        with torch.no_grad():
+            self.parser.get_parsed_content("inferer")(image, self._built[1].model.eval())
+        end_validation()
 
 
-def _predict(bundle: Path, device: Any) -> float:
+def _predict(bundle: Path, device: Any) -> None:
     import torch
 
     parser = _parser(bundle, "inference", device)
+    network = parser.get_parsed_content("network").eval()
+    image = torch.randn(_image_of_windows(bundle, parser), device=device)
+    with torch.no_grad():
+        parser.get_parsed_content("inferer")(image, network)
+
+
+def _image_of_windows(bundle: Path, parser: Any) -> tuple[int, ...]:
+    """Shape (1, C, I, J[, K]) of an image of as many windows as are taken at once; of a classifier, its own."""
     metadata = read_json(bundle / "configs" / "metadata.json")["network_data_format"]
     channels = int(metadata["inputs"]["image"]["num_channels"])
-    network = parser.get_parsed_content("network").eval()
-    inferer = parser.get_parsed_content("inferer")
-    if "window_size" in parser:
-        size = [int(own) for own in parser["window_size"]]
-        by_slices = parser["inferer"]["inferer"].get("spatial_dim")
-        windows = int(parser["windows_per_batch"])
-        if by_slices is not None:
-            size.insert(by_slices, windows)
-        else:
-            step = 1 - float(parser["window_overlap"])
-            size[0] = round(size[0] * (1 + step * (windows - 1)))  # as many windows as are taken at once
+    if "window_size" not in parser:
+        return (1, channels, *(int(own) for own in parser["image_size"]))
+    size = [int(own) for own in parser["window_size"]]
+    by_slices = parser["inferer"]["inferer"].get("spatial_dim")
+    windows = int(parser["windows_per_batch"])
+    if by_slices is not None:
+        size.insert(by_slices, windows)
     else:
-        size = [int(own) for own in parser["image_size"]]
-    with torch.no_grad():
-        inferer(torch.randn((1, channels, *size), device=device), network)
-    return 0.0
+        step = 1 - float(parser["window_overlap"])
+        size[0] = round(size[0] * (1 + step * (windows - 1)))
+    return (1, channels, *size)
 
 
 def _parser(bundle: Path, name: str, device: Any) -> Any:
@@ -183,8 +223,8 @@ def _parser(bundle: Path, name: str, device: Any) -> Any:
     return parser
 
 
-def _with_peak(device: str, part: Callable[[], float]) -> tuple[float, float | None]:
-    """Run something; its result and the most that the process (the GPU) held meanwhile, in GB."""
+def _peak_gb(device: str, part: Callable[[], None]) -> float:
+    """Run something; the most that the process (the GPU) held meanwhile, in GB."""
     import gc
 
     gc.collect()
@@ -193,12 +233,13 @@ def _with_peak(device: str, part: Callable[[], float]) -> tuple[float, float | N
 
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        return part(), torch.cuda.max_memory_reserved() / GB
+        part()
+        return torch.cuda.max_memory_reserved() / GB
     before = resident_bytes()
-    result, more = peak_of(part)
+    _, more = peak_of(part)
     if before is None or more is None:  # no Linux: the peak since the process began
-        return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GB
-    return result, (before + more) / GB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GB
+    return (before + more) / GB
 
 
 if __name__ == "__main__":

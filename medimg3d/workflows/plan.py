@@ -315,8 +315,11 @@ def _fitted(draft: Plan, name: str, say: Callable[[str], None]) -> Plan:
         Decision("memory", f"at most {limit:.3g} GB on {settings.device}", why, "--memory-gb")
     )
     size_mb = weights_mb(network_of(plan), num_classes=len(plan.output_names))
-    if plan.largest_image_gb is not None and plan.largest_image_gb > limit:
-        plan = plan.noted(_large_images(plan.largest_image_gb, limit))
+    validated_gb = max(
+        plan.largest_image_gb or 0.0, plan.measured[-1]["validate_gb"] or 0.0 if plan.measured else 0.0
+    )
+    if validated_gb > limit:
+        plan = plan.noted(_large_images(validated_gb, limit))
     elif plan.largest_inverted_gb is not None and plan.largest_inverted_gb > limit:
         plan = plan.noted(_large_inverted(plan.largest_inverted_gb, limit))
     return plan if size_mb <= ZOO_MB else plan.noted(_large_weights(size_mb))

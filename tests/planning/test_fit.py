@@ -28,7 +28,9 @@ def draft(data=BIG, **settings):
 
 def run(plan, limit, *, fill=True, measured=need):
     said = []
-    measure = None if measured is None else lambda own: Measured(measured(own), 0.6, 0.3, 1.0)
+    measure = (
+        None if measured is None else lambda own: Measured(measured(own), 0.6, 0.3, 1.0, validate_gb=0.4)
+    )
     fitted = fit(plan, limit_gb=limit, estimate=need, measure=measure, fill=fill, say=said.append)
     return fitted, said
 
@@ -81,11 +83,25 @@ def test_windows_are_halved_until_the_prediction_fits():
     plan = draft(memory_gb=2)
 
     def measure(own):
-        return Measured(need(own), 1.0 * own.windows_per_batch, 0.3, 1.0)
+        return Measured(need(own), 1.0 * own.windows_per_batch, 0.3, 1.0, validate_gb=0.5)
 
     fitted = fit(plan, limit_gb=2.0, estimate=need, measure=measure, fill=True, say=lambda _: None)
     assert fitted.windows_per_batch == 2
     assert fitted.measured[-1]["predict_gb"] == 2.0
+
+
+def test_windows_are_halved_until_the_validation_of_the_largest_image_fits():
+    plan = draft(memory_gb=2)
+    image_gb = plan.validated_image_gb
+    assert image_gb == pytest.approx(4 * 160**3 * (3 * len(plan.output_names) + 2) / 1e9)
+
+    def measure(own):
+        return Measured(need(own), 0.5, 0.3, 1.0, validate_gb=0.9 * own.windows_per_batch)
+
+    fitted = fit(plan, limit_gb=2.0, estimate=need, measure=measure, fill=True, say=lambda _: None)
+    assert fitted.windows_per_batch == 2
+    assert fitted.measured[-1]["validate_gb"] == pytest.approx(1.8 + image_gb)
+    assert fitted.measured[-1]["predict_gb"] == 0.5
 
 
 def test_estimate_alone_picks_a_size_without_a_trial():
