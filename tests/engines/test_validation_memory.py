@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory")
 
-# Prints MB held: after 320 MB were freed, as the validation begins, with a block that is larger than any piece, and after
+# Prints MB held: after 320 MB were freed, as the validation begins, with a block larger than any piece, and after
 # it was freed; then whether memory is kept again.
 _VALIDATION = """
 import sys
