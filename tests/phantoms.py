@@ -118,8 +118,13 @@ def write_picture(path: Path, grey: int = 0, size=(12, 8)) -> Path:
     return path
 
 
-def write_dicom_series(folder: Path, positions_mm=(0.0, 2.0, 4.0), shape_ij=(6, 5)) -> Path:
-    """A CT series of single-frame files, 0.5 mm pixels, one slice at each z (LPS) in ``positions_mm``."""
+def write_dicom_series(
+    folder: Path, positions_mm=(0.0, 2.0, 4.0), shape_ij=(6, 5), volume: np.ndarray | None = None
+) -> Path:
+    """A CT series of single-frame files, 0.5 mm pixels, one slice at each z (LPS) in ``positions_mm``.
+
+    Slice n has the value n, or, of ``volume`` (I, J, K), what that has at K = n.
+    """
     import SimpleITK
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +132,8 @@ def write_dicom_series(folder: Path, positions_mm=(0.0, 2.0, 4.0), shape_ij=(6, 
     writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for n, z in enumerate(positions_mm):
-        slice_ = SimpleITK.GetImageFromArray(np.full((1, *shape_ij[::-1]), n, np.uint16))
+        values = np.full(shape_ij, n) if volume is None else volume[:, :, n]
+        slice_ = SimpleITK.GetImageFromArray(values.T[None].astype(np.uint16))
         slice_.SetSpacing((0.5, 0.5, 2.0))
         slice_.SetOrigin((0.0, 0.0, z))
         slice_.SetMetaData("0008|0060", "CT")

@@ -46,6 +46,22 @@ def test_a_classifier_looks_for_them_in_all_folders():
     )
 
 
+def test_folders_of_dicom_files_are_looked_for_beside_files():
+    inference = segmentation_configs(planned(facts(image_endings=("", ".nii.gz"))))["inference"]
+    assert inference["datalist"].endswith(
+        "glob.glob(os.path.join(@dataset_dir, '*.' + e))) + "
+        "sorted(p for p in glob.glob(os.path.join(@dataset_dir, '*')) if os.path.isdir(p))"
+    )
+
+
+def test_without_a_reader_folders_of_dicom_files_are_refused(monkeypatch):
+    installed(monkeypatch, "nrrd")
+    with pytest.raises(
+        DataError, match=r"are folders of DICOM files, which MONAI reads with pydicom; it is not inst"
+    ):
+        planned(facts(image_endings=("",)))
+
+
 @pytest.mark.parametrize("where", ["image_endings", "label_endings"])
 def test_without_a_reader_the_plan_is_refused(monkeypatch, where):
     installed(monkeypatch, "pydicom")

@@ -453,10 +453,39 @@ def test_stock_monai_runs_a_plan_of_named_channels(study, tmp_path):
 
 
 @pytest.mark.slow
+def test_stock_monai_runs_a_plan_of_dicom_series(tmp_path):
+    training = []
+    for number in range(5):
+        image, label = phantoms.two_part_phantom(number)
+        series = phantoms.write_dicom_series(
+            tmp_path / "imagesTr" / f"p{number}",
+            range(0, 2 * image.shape[2], 2),
+            image.shape[:2],
+            image.clip(0),
+        )
+        on_series = np.diag([-0.5, -0.5, 2.0, 1.0])
+        mask = phantoms.write_nifti(tmp_path / "labelsTr" / f"p{number}.nii.gz", label, on_series)
+        training.append({"image": str(series), "label": str(mask)})
+    content = {
+        "name": "series",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "front", "2": "rear"},
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content | {"training": training}))
+    result = plan(tmp_path, tmp_path / "planned", {"width": 4})
+    out = train_evaluate_infer(result.bundle, tmp_path, tmp_path)
+    label_map = nibabel.load(out / "p0_seg.nii.gz")
+    assert label_map.shape == image.shape
+    np.testing.assert_allclose(label_map.affine, on_series, atol=1e-4)
+    assert len(list(out.glob("*_seg.nii.gz"))) == 5
+
+
+@pytest.mark.slow
 def test_a_trial_measures_what_the_planned_bundle_needs(study, tmp_path):
     result = plan(study, tmp_path / "phantoms", {"width": 4, "batch_size": 2, "trial": True})
     measured = result.plan.measured[-1]
     assert 0.2 < measured["base_gb"] < measured["train_gb"] < 3
+    assert measured["base_gb"] < measured["validate_gb"] < 3
     assert "| planned |" in (result.bundle / "docs" / "plan.md").read_text()
 
 
