@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from medimg3d.errors import DataError
@@ -41,7 +43,8 @@ class Rung:
 def ladder(plan: Plan, *, estimate: Estimate) -> list[Rung]:
     """Sizes of the plan, from small to large: first the patch grows, then the batch, then the width.
 
-    Between two batches lie somewhat smaller patches. What the user set stays as it is.
+    Between two batches lie somewhat smaller patches, and between two patches of which one is far larger (those of a
+    SwinUNETR are multiples of 32) larger batches of the smaller one. What the user set stays as it is.
 
     Args:
         plan: With the largest patch.
@@ -69,6 +72,11 @@ def ladder(plan: Plan, *, estimate: Estimate) -> list[Rung]:
     if settings.width is None and (plan.is_segmentation or plan.network_axes == 3):
         wider = [width for width in widths_of(plan.network) if width > plan.width]
         rungs += [replace(rungs[-1], width=width) for width in wider]
+    if settings.batch_size is None:
+        for wide, narrow in pairwise(patches):
+            between_them = math.ceil(least * _voxels(wide) / _voxels(narrow)) - 1
+            fitting = range(least + 1, min(most_batch(narrow), between_them) + 1)
+            rungs += [replace(narrow, batch_size=batch) for batch in fitting]
     found = [Rung(one, estimate(one)) for one in rungs]
     return sorted(found, key=lambda rung: rung.estimate_gb)
 

@@ -41,6 +41,23 @@ def test_the_ladder_grows():
     assert len(needs) > 10
 
 
+def test_between_patches_that_are_far_apart_lie_larger_batches():
+    rungs = [rung.plan for rung in ladder(draft(memory_gb=8, network="swinunetr"), estimate=need)]
+    sizes = [(one.topology.patch, one.batch_size) for one in rungs if one.batch_size < 4]
+    at = sizes.index(((32, 32, 64), 2))
+    assert sizes[at + 1] == (sizes[at][0], 3)
+    assert prod(sizes[at + 2][0]) == 2 * prod(sizes[at][0])
+    assert {one.topology.patch for one in rungs if one.width > 12} == {(160, 160, 160)}
+
+
+def test_between_patches_that_are_close_lie_none():
+    rungs = [rung.plan for rung in ladder(draft(memory_gb=8), estimate=need)]
+    batches = {
+        one.batch_size for one in rungs if prod(one.topology.patch) < 0.6 * prod(rungs[-1].topology.patch)
+    }
+    assert batches == {2}
+
+
 @pytest.mark.parametrize("limit", [1.5, 3.0, 8.0])
 def test_what_is_measured_lies_within_a_fifth_under_the_figure(limit):
     plan, _ = run(draft(memory_gb=limit), limit)
