@@ -42,3 +42,28 @@ class MissingExtraError(Medimg3dError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed; install it with: pip install "medimg3d[{extra}]"')
+
+
+def root_cause(err: BaseException) -> BaseException:
+    """The error that another one was raised from, and that one from another; MONAI wraps what a config raises.
+
+    Args:
+        err: What was caught.
+
+    Returns:
+        The first that a person can act on (a :class:`Medimg3dError`, an error of the system), else the innermost.
+    """
+    while err.__cause__ is not None and not isinstance(err, (Medimg3dError, OSError)):
+        err = err.__cause__
+    return err
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether Python, PyTorch on a CPU or PyTorch on a GPU found no memory for something.
+
+    Args:
+        err: What was raised. PyTorch's allocator on CPUs raises a plain ``RuntimeError``.
+    """
+    if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(err, RuntimeError) and "can't allocate memory" in str(err)

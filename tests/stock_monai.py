@@ -47,6 +47,40 @@ for line in sys.stdin:
 """
 
 
+ONE_STEP = {"iterations_per_epoch": 1, "batch_size": 2, "num_workers": 0, "train#trainer#max_epochs": 1}
+"""A training of one epoch of one step."""
+
+
+def train_evaluate_infer(bundle: Path, data: Path, folder: Path, images: Path | None = None) -> Path:
+    """One step of training, the held-out cases, and a prediction of every image; the folder of the predictions.
+
+    Args:
+        bundle: A planned bundle.
+        data: Folder with ``dataset.json``.
+        folder: Where everything is written.
+        images: What is predicted; ``imagesTr`` of the data where it has one, else the data's folder.
+    """
+    configs, weights = bundle / "configs", folder / "training" / "models" / "model.pt"
+    if images is None:
+        images = data / "imagesTr" if (data / "imagesTr").is_dir() else data
+    runs: tuple[tuple[str, str, Path, dict[str, object]], ...] = (
+        ("train", "training", data, ONE_STEP),
+        ("evaluate", "evaluation", data, {"checkpoint": weights}),
+        ("inference", "predictions", images, {"checkpoint": weights}),
+    )
+    for config, out, place, more in runs:
+        monai_bundle(
+            "run",
+            cwd=folder,
+            config_file=configs / f"{config}.json",
+            bundle_root=bundle,
+            dataset_dir=place,
+            output_dir=folder / out,
+            **more,
+        )
+    return folder / "predictions"
+
+
 def monai_bundle(*arguments: object, cwd: Path, **values: object) -> str:
     """Run a subcommand with ``--name value`` options from another folder; fails with the output's end."""
     options = [str(part) for name, value in values.items() for part in (f"--{name}", value)]

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 _DICOM_PLUGIN = "monai.data.nvimgcodec_pydicom_plugin"
 # They repeat the progress line, and name a "best" epoch where none is chosen.
-_TRAINING = ("monai.bundle.workflows", "train", "validation", "ignite.engine.engine")
+_TRAINING = ("monai.bundle.workflows", "train", "validation")
+# Ignite logs an error and MONAI's StatsHandler its traceback, before it is raised and told by who catches it.
+_ENGINE = "ignite.engine.engine"
+_STATS = ("train", "validation")
 
 
 @contextmanager
@@ -22,9 +25,23 @@ def quiet_dicom_plugin() -> Iterator[None]:
 
 @contextmanager
 def quiet_training() -> Iterator[None]:
-    """Hush MONAI's log of epochs, which the progress bar and the history say better; errors still show."""
-    with _at_level(logging.ERROR, _TRAINING), quiet_dicom_plugin():
+    """Hush MONAI's log of epochs, which the progress bar and the history say better; errors are raised alone."""
+    engine = _at_level(logging.CRITICAL, [_ENGINE])
+    with _at_level(logging.ERROR, _TRAINING), engine, _without_output(_STATS), quiet_dicom_plugin():
         yield
+
+
+@contextmanager
+def _without_output(names: tuple[str, ...]) -> Iterator[None]:
+    """MONAI sets the level of these loggers anew; without a handler, Python would print errors to standard error."""
+    silent = logging.NullHandler()
+    for name in names:
+        logging.getLogger(name).addHandler(silent)
+    try:
+        yield
+    finally:
+        for name in names:
+            logging.getLogger(name).removeHandler(silent)
 
 
 @contextmanager

@@ -106,6 +106,8 @@ def _in_one_line(err: Exception) -> str:
         return "the disk is full; nothing half-written was left. Free some space and run the command again."
     if isinstance(err, PermissionError):
         return f"no permission for {err.filename}; expected a folder that you may write to."
+    if isinstance(err, (FileExistsError, NotADirectoryError)) and err.filename is not None:
+        return f"{err.filename} is a file, or lies in one; expected a folder. Choose another one."
     return f"{type(err).__name__}: {err} (unexpected; run again with --debug for the traceback)"
 
 

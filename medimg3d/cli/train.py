@@ -28,7 +28,7 @@ from medimg3d.cli.ray_options import (
     print_failures,
     ray_cluster,
 )
-from medimg3d.errors import UsageError
+from medimg3d.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from medimg3d.workflows.data_check import DataCheck
@@ -171,12 +171,16 @@ def train_command(
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="With --slurm or --ray: seeds of each fold, with commas.")
     ] = None,
-    nodes: Annotated[int, typer.Option("--nodes", min=1, help="With --slurm: nodes a training.")] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="With --slurm: GPUs a node.")] = 1,
-    cpus: Annotated[int, typer.Option("--cpus", min=1, help="With --slurm: processors a node.")] = 8,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", min=1, help="With --slurm: nodes a training (1).")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="With --slurm: GPUs a node (1).")] = None,
+    cpus: Annotated[
+        int | None, typer.Option("--cpus", min=1, help="With --slurm: processors a node (8).")
+    ] = None,
     hours: Annotated[
-        int, typer.Option("--hours", min=1, help="With --slurm: time limit of a training.")
-    ] = 24,
+        int | None, typer.Option("--hours", min=1, help="With --slurm: time limit of a training (24).")
+    ] = None,
     softmax: Annotated[
         bool,
         typer.Option("--softmax", help="With --fold all: keep class probabilities, for 'medimg3d ensemble'."),
@@ -227,12 +231,20 @@ def train_command(
         raise UsageError(
             "--softmax keeps what cross-validation predicts; expected --fold all, without --slurm or --seeds."
         )
+    asked_of_slurm = {"nodes": nodes, "gpus": gpus, "cpus": cpus, "hours": hours}
+    of_job = {name: value for name, value in asked_of_slurm.items() if value is not None}
+    if of_job and slurm is None:
+        raise UsageError(f"--{next(iter(of_job))} is for --slurm; leave it away, or give --slurm FILE.")
+    if softmax and BundleFolder(bundle).is_classifier:
+        raise UsageError("--softmax is for bundles of label maps, and this one classifies; leave it away.")
     read_folds = partial(_parse_folds, fold, bundle, options)
     with refusal_as_json(as_json=as_json):
         if slurm is not None:
             numbers = _parse_seeds(seeds) if seeds else [seed or 0]
-            job = SlurmJob(nodes=nodes, gpus=gpus, cpus=cpus, hours=hours)
-            _write_slurm(slurm, bundle, out, read_folds(), numbers, job, options, checks)
+            rejected = _write_slurm(
+                slurm, bundle, out, read_folds(), numbers, SlurmJob(**of_job), options, checks, resume=resume
+            )
+            exit_with(rejected=bool(rejected), failed=False, any_done=True)
             return
         if fold == "all" and stage != "all":
             raise UsageError(
@@ -251,7 +263,7 @@ def train_command(
                     bundle,
                     out=out / f"fold_{number}" if fold == "all" else out,
                     fold=number,
-                    resume=resume,
+                    resume=resume or fold == "all",
                     check=checks,
                     **options,
                 )
@@ -328,8 +340,14 @@ def _write_slurm(
     job: SlurmJob,
     options: dict[str, Any],
     checks: DataCheck | None,
-) -> None:
-    """Write the script; one GPU takes the options as they are, several take them as values of the recipe."""
+    *,
+    resume: bool,
+) -> dict[str, str]:
+    """Write the script; one GPU takes the options as they are, several take them as values of the recipe.
+
+    Returns:
+        The rejected cases.
+    """
     from medimg3d.workflows.slurm import write_slurm
     from medimg3d.workflows.training_copy import find_datalist
 
@@ -343,7 +361,7 @@ def _write_slurm(
             )
         if options["epochs"] is not None:
             overrides["train#trainer#max_epochs"] = options["epochs"]
-    folders = write_slurm(
+    written = write_slurm(
         path,
         bundle,
         out=out,
@@ -355,11 +373,16 @@ def _write_slurm(
         overrides=overrides,
         overlay=options["overlay"],
         check=checks,
+        resume=resume,
     )
     if not options["progress"]:  # --json
-        print_json({"script": path, "folders": folders})
-        return
-    print(f"{len(folders)} trainings in {path}. Add your account and partition, then run: sbatch {path}")
+        print_json({"script": path, "folders": written.folders, "rejected": written.rejected})
+        return written.rejected
+    print(
+        f"{len(written.folders)} trainings in {path}. Add your account and partition, then run: sbatch {path}"
+    )
+    print_rejects(written.rejected)
+    return written.rejected
 
 
 def _refuse_distributed_finder(bundle: Path, job: SlurmJob) -> None:
@@ -454,20 +477,28 @@ def _row(result: Any) -> list[str]:
 def _parse_folds(fold: str, bundle: Path, options: dict[str, Any]) -> list[int]:
     if fold == "none":
         return [-1]
-    if fold == "all":
-        from medimg3d.bundle.folder import BundleFolder
-        from medimg3d.workflows.cross_validate import folds_with_cases
-        from medimg3d.workflows.training_copy import find_datalist
+    if fold != "all" and not fold.isdigit():
+        raise UsageError(f"--fold is {fold}; expected a number from 0, 'all' or 'none'.")
+    from medimg3d.bundle.folder import BundleFolder
+    from medimg3d.workflows.cross_validate import folds_with_cases
+    from medimg3d.workflows.training_copy import find_datalist
 
-        return folds_with_cases(
+    try:
+        filled = folds_with_cases(
             BundleFolder(bundle),
             find_datalist(options["dataset_dir"], options["datalist"]),
             overlay=options["overlay"],
             overrides=options["overrides"],
         )
-    if not fold.isdigit():
-        raise UsageError(f"--fold is {fold}; expected a number from 0, 'all' or 'none'.")
-    return [int(fold)]
+    except DataError:
+        if fold == "all":
+            raise
+        return [int(fold)]  # the check of the data says more
+    if fold != "all" and int(fold) not in filled:
+        raise UsageError(
+            f"--fold is {fold}, and no case is in it; expected one of {', '.join(map(str, filled))}, 'all' or 'none'."
+        )
+    return filled if fold == "all" else [int(fold)]
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:

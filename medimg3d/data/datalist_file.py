@@ -51,7 +51,7 @@ def load_datalist(path: str | Path) -> Datalist:
             modality=_parse_modality(content.get("modality")),
             labels=parse_labels(content.get("labels")),
             classes=_parse_classes(content.get("classes")),
-            split=content.get("split") or {},
+            split=parse_split(content.get("split")),
             extra=({"regions": regions} if regions else {})
             | {key: value for key, value in content.items() if key not in known},
             **lists,
@@ -285,8 +285,27 @@ def _parse_modality(modality: Any) -> dict[str, str]:
     return {str(index): str(name) for index, name in _mapping(modality, "modality").items()}
 
 
+def parse_split(split: Any) -> dict[str, Any]:
+    """The ``split`` of a datalist; empty where it has none.
+
+    Raises:
+        DataError: It is no object, or its number of folds or its seed is no whole number.
+    """
+    found = _mapping(split, "split")
+    for key, least in (("num_folds", 2), ("seed", 0)):
+        value = found.get(key)
+        if value is not None and (not is_int(value) or value < least):
+            raise DataError(f'"split" has {value!r} as {key}; expected a whole number from {least}.')
+    return found
+
+
 def _parse_classes(classes: Any) -> tuple[str, ...]:
     if isinstance(classes, dict):  # {"0": "normal", "1": "pneumonia"}
+        words = [key for key in classes if not key.isdigit()]
+        if words:
+            raise DataError(
+                f'"classes" has {words[0]!r} where an index belongs; expected {{"0": NAME, "1": NAME}}.'
+            )
         classes = [classes[key] for key in sorted(classes, key=int)]
     if not isinstance(classes or [], list):
         raise DataError(f'"classes" is a {kind_of(classes)}; expected a list of names.')

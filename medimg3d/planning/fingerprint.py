@@ -186,9 +186,10 @@ def _cached_print(
 ) -> CasePrint:
     try:
         path = cache_dir / f"{_key(case, images, ignore_label)}.json"
-        if not (kept := read_json(path)):
+        kept = read_json(path)
+        is_new = not kept
+        if is_new:
             kept = _read(case, images, ignore_label)
-            write_json(kept, path)
     except (DataError, GeometryError) as err:
         return CasePrint(**about, problem=str(err))
     except OSError as err:
@@ -197,6 +198,8 @@ def _cached_print(
         return CasePrint(
             **about, problem="it needs more memory than is free; --workers 1 reads one case at once"
         )
+    if is_new:
+        write_json(kept, path)
     return _from_json(kept, about, modality)
 
 

@@ -146,10 +146,17 @@ def _search(
         least = list(records.values())[-1]
         raise DataError(
             f"Even {_words(least)}, more than {limit_gb:.3g} GB; expected a plan that fits. "
-            "Give more --memory-gb, a smaller --patch, or a coarser --spacing."
+            f"Give more --memory-gb, {_smaller(rungs[0].plan)}."
         )
     best = max(fits)
     return rungs[best].plan, [*(one for n, one in records.items() if n != best), records[best]]
+
+
+def _smaller(plan: Plan) -> str:
+    """What a user may ask for that needs less."""
+    if not plan.is_segmentation:
+        return "a smaller --image-size, or a smaller --batch"
+    return "a smaller --patch" if plan.is_picture else "a smaller --patch, or a coarser --spacing"
 
 
 def _up_to(rungs: list[Rung], plan: Plan, asked_gb: float) -> tuple[list[Rung], int]:
@@ -206,12 +213,13 @@ def _record(plan: Plan, found: Measured) -> dict[str, Any]:
         "validate_gb": None if found.validate_gb is None else found.validate_gb + plan.validated_image_gb,
         "base_gb": found.base_gb,
         "step_s": round(found.step_s, 3),
+        **({"problem": found.problem} if found.train_gb is None else {}),
     }
 
 
 def _words(record: dict[str, Any]) -> str:
     patch = " x ".join(map(str, record["patch"]))
-    needs = "did not fit" if record["train_gb"] is None else f"{record['train_gb']:.2f} GB in training"
+    needs = record["problem"] if record["train_gb"] is None else f"{record['train_gb']:.2f} GB in training"
     return f"patch {patch}, batch {record['batch']}, {record['width']} filters: {needs}"
 
 

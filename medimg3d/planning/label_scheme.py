@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medimg3d.data.datalist import Datalist
+from medimg3d.data.label_regions import LabelRegions
 from medimg3d.errors import DataError
 
 MOST_LABEL = 255
@@ -138,14 +139,12 @@ def read_label_scheme(datalist: Datalist, labels: Mapping[int, str]) -> LabelSch
 
 
 def _regions(found: object, labels: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
-    if not found:
+    regions = LabelRegions.of(found)
+    if regions is None:
         return {}
-    if not isinstance(found, Mapping) or not all(isinstance(values, Sequence) for values in found.values()):
-        raise DataError('"regions" is no object of lists; expected {"whole": [1, 2], "core": [2]}.')
-    regions = {str(name): tuple(int(value) for value in values) for name, values in found.items()}
-    unknown = sorted({value for values in regions.values() for value in values} - (set(labels) - {0}))
-    if unknown or not all(regions.values()):
+    unknown = sorted(regions.label_values - (set(labels) - {0}))
+    if unknown:
         raise DataError(
             f'"regions" name the values {unknown}; expected values of {sorted(set(labels) - {0})}.'
         )
-    return dict(sorted(regions.items(), key=lambda item: -len(item[1])))
+    return dict(regions.values)

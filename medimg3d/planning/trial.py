@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medimg3d.data.training_record import read_json
-from medimg3d.errors import DataError
+from medimg3d.errors import DataError, is_out_of_memory, root_cause
 from medimg3d.inference.process_memory import peak_of, resident_bytes
 
 GB = 1e9
@@ -45,6 +46,7 @@ class Measured:
             left out; None for classifiers, too.
         base_gb: Of the process before either, its libraries loaded.
         step_s: Seconds of the last training step.
+        problem: Why there are no figures, where there are none.
     """
 
     train_gb: float | None
@@ -52,6 +54,7 @@ class Measured:
     base_gb: float = 0.0
     step_s: float = 0.0
     validate_gb: float | None = None
+    problem: str = "did not fit"
 
 
 def measure(bundle: Path, *, device: str, config: str = "train") -> Measured:
@@ -81,10 +84,10 @@ def measure(bundle: Path, *, device: str, config: str = "train") -> Measured:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        return Measured(None, None)
+        return Measured(None, None, problem=f"took more than {TIMEOUT_S / 60:.0f} minutes")
     found = read_json(report)
     killed = done.returncode in (-9, 137)  # by the system, for want of memory
-    if not found and not killed:
+    if done.returncode and not killed:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise DataError(
             f"The trial of the planned network failed ({last[:300]}). Plan with --no-trial to look at the configs."
@@ -118,7 +121,9 @@ def run_trial(bundle: Path, report: Path, device: str, config: str = "train") ->
     for name, part in parts.items():
         try:
             needed = _peak_gb(device, part)
-        except (MemoryError, torch.OutOfMemoryError):
+        except Exception as err:
+            if not is_out_of_memory(root_cause(err)):
+                raise
             needed = None
         if name != "predict_gb" and needed is not None and device == "cpu":
             workers = int(read_json(bundle / "configs" / f"{config}.json").get("num_workers", 0))
@@ -130,6 +135,8 @@ def run_trial(bundle: Path, report: Path, device: str, config: str = "train") ->
             found[name] = needed
         found["step_s"] = steps.last_s
         report.write_text(json.dumps(found))
+        if needed is None and name != "predict_gb":
+            return
 
 
 class _TrainingSteps:
@@ -243,4 +250,10 @@ def _peak_gb(device: str, part: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    run_trial(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    try:
+        run_trial(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    except Exception as err:  # noqa: BLE001 - the last line is what the planner tells
+        traceback.print_exc()
+        cause = root_cause(err)
+        print(f"{type(cause).__name__}: {' '.join(str(cause).split())}", file=sys.stderr)  # noqa: T201 - see above
+        sys.exit(1)

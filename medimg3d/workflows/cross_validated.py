@@ -189,7 +189,10 @@ def _read(root: Path, name: str) -> CrossValidated:
         )
     cases: dict[str, HeldOutCase] = {}
     for fold in folds:
-        held_out = root / f"fold_{fold}" / "held_out"
+        bundle = root / f"fold_{fold}"
+        held_out = bundle / "held_out"
+        if (bundle / "configs" / "metadata.json").is_file() and BundleFolder(bundle).is_classifier:
+            raise UsageError(f"{root} holds classifiers; an ensemble is made of bundles of label maps.")
         if not (held_out / "summary.json").is_file():
             raise UsageError(
                 f"Fold {fold} of {root} is not finished; run medimg3d cross-validate once more with the same --out."

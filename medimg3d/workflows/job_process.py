@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from importlib import import_module
 from threading import Thread
 
@@ -36,6 +37,10 @@ def main() -> int:
         return err.exit_code
     except KeyboardInterrupt:
         return STOPPED
+    except Exception as err:  # noqa: BLE001 - told in the log, and by the exit code
+        traceback.print_exc()
+        print(f"Error: {type(err).__name__}: {err}", file=sys.stderr)  # noqa: T201 - goes to the job's log
+        return 1
     return 0
 
 

@@ -30,6 +30,7 @@ from medimg3d.planning.finder_configs import finder_plan
 from medimg3d.planning.fingerprint import CasePrint, Progress, fingerprint_cases, readable
 from medimg3d.planning.fit import AIM, fit, network_of
 from medimg3d.planning.label_scheme import LabelGapError, ignored_value
+from medimg3d.planning.networks import has_own_depth
 from medimg3d.planning.pages import data_json
 from medimg3d.planning.plan import Plan
 from medimg3d.planning.planner import choose_finder, draft_plan, may_have_finder
@@ -268,6 +269,7 @@ def _merge(
 
     What depends on a value that is asked for anew is decided anew. Sizes go even where they were asked for.
     """
+    given = {key: value for key, value in given.items() if key != "trial"}  # of one run
     changed = {
         key for key, value in asked.items() if _plain(given.get(key, decided.get(key))) != _plain(value)
     }
@@ -322,7 +324,7 @@ def _fitted(draft: Plan, name: str, say: Callable[[str], None]) -> Plan:
         plan = plan.noted(_large_images(validated_gb, limit))
     elif plan.largest_inverted_gb is not None and plan.largest_inverted_gb > limit:
         plan = plan.noted(_large_inverted(plan.largest_inverted_gb, limit))
-    return plan if size_mb <= ZOO_MB else plan.noted(_large_weights(size_mb))
+    return plan if size_mb <= ZOO_MB else plan.noted(_large_weights(plan, size_mb))
 
 
 def _with_measured_finder(
@@ -336,9 +338,10 @@ def _with_measured_finder(
     while True:
         finder = plan.finder
         assert finder is not None
-        needs = measured(plan).train_gb
+        found = measured(plan)
+        needs = found.train_gb
         patch = " x ".join(map(str, finder.topology.patch))
-        shown = "did not fit" if needs is None else f"{needs:.2f} GB in training"
+        shown = found.problem if needs is None else f"{needs:.2f} GB in training"
         say(f"region finder, patch {patch}, batch {finder.batch_size}: {shown}")
         if needs is not None and needs <= limit_gb:
             return replace(plan, finder=replace(finder, train_gb=needs))
@@ -366,10 +369,14 @@ def _large_inverted(needed_gb: float, limit_gb: float) -> str:
     )
 
 
-def _large_weights(size_mb: float) -> str:
+def _large_weights(plan: Plan, size_mb: float) -> str:
+    ways = ["a smaller width (--set width=N)"] if plan.is_segmentation or plan.network_axes == 3 else []
+    if plan.is_segmentation and not has_own_depth(plan.network):
+        ways.append("fewer halvings (--set max_poolings=N)")
+    ways.append("storing them in half precision")
     return (
         f"The weights will be about {size_mb:.0f} MB, more than the {ZOO_MB:g} MB that files of model zoos should "
-        "have. A smaller width or fewer max_poolings (--set) make them smaller; so does storing them in half precision."
+        f"have. What makes them smaller: {', or '.join(ways)}."
     )
 
 

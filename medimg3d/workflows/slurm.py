@@ -11,10 +11,10 @@ from typing import Any
 
 from medimg3d.atomic import write_text
 from medimg3d.bundle.folder import BundleFolder, read_json, set_config_values
-from medimg3d.errors import UsageError
+from medimg3d.errors import DataError, UsageError
 from medimg3d.workflows.data_check import DataCheck, check_list
 from medimg3d.workflows.jobs import COMMAND_MODULE, TrainingTask, fold_word, training_tasks
-from medimg3d.workflows.training_copy import prepare_copy, read_training_list, record_cases
+from medimg3d.workflows.training_copy import CHECKPOINT, prepare_copy, read_training_list, record_cases
 
 FIRST_PORT = 29400
 PORTS = 1000
@@ -56,6 +56,19 @@ class SlurmJob:
         return max(self.gpus, 1)
 
 
+@dataclass(frozen=True)
+class SlurmScript:
+    """What a script trains.
+
+    Attributes:
+        folders: Folder of each task, in the order of the array.
+        rejected: Cases of the datalist that were left out, with the reason.
+    """
+
+    folders: list[Path]
+    rejected: dict[str, str]
+
+
 def write_slurm(
     path: Path,
     bundle: Path,
@@ -69,7 +82,8 @@ def write_slurm(
     overrides: Mapping[str, Any] | None = None,
     overlay: str | None = None,
     check: DataCheck | None = DataCheck(),
-) -> list[Path]:
+    resume: bool = False,
+) -> SlurmScript:
     """Check the data and write a script for ``sbatch``: an array with a task for each fold and seed.
 
     On one GPU a task runs ``medimg3d train --resume``; on several GPUs or nodes ``torchrun`` with MONAI's own
@@ -88,9 +102,10 @@ def write_slurm(
         overrides: Values of ``train.json`` by id, for several GPUs.
         overlay: A variant of the bundle, for several GPUs.
         check: How the data are checked; None to go unchecked.
+        resume: Keep copies for several GPUs whose training has begun; one GPU keeps them anyway.
 
     Returns:
-        Folders that the tasks train in, in the order of the array.
+        Folders that the tasks train in, in the order of the array, and the rejected cases.
 
     Raises:
         UsageError: No fold or seed.
@@ -98,32 +113,44 @@ def write_slurm(
     """
     tasks = training_tasks(out, folds, seeds)
     job, source = job or SlurmJob(), BundleFolder(bundle)
+    rejected: dict[str, str] = {}
     if check is not None:
-        list_file = check_list(list_file, out, check, bundle=source).list_file.resolve()
+        checked = check_list(list_file, out, check, bundle=source)
+        list_file, rejected = checked.list_file.resolve(), checked.report.rejected
     if job.is_distributed:
         for task in tasks:
             values = dict(overrides or {}) | {"fold": task.fold, "seed": task.seed}
-            _prepare(source, task.folder, list_file, values, overlay)
+            _prepare(source, task.folder, list_file, values, overlay, resume=resume)
         command = _torchrun(job, list_file, resumes=_has_checkpoints(source))
     else:
         command = _train(source, list_file, options)
     out.mkdir(parents=True, exist_ok=True)
     resumes = not job.is_distributed or _has_checkpoints(source)
     write_text(path, _head(job, out, len(tasks), resumes=resumes) + _tasks(tasks, out) + command)
-    return [task.folder for task in tasks]
+    return SlurmScript([task.folder for task in tasks], dict(rejected))
 
 
 def _prepare(
-    source: BundleFolder, folder: Path, list_file: Path, values: Mapping[str, Any], overlay: str | None
+    source: BundleFolder,
+    folder: Path,
+    list_file: Path,
+    values: Mapping[str, Any],
+    overlay: str | None,
+    *,
+    resume: bool,
 ) -> None:
     """Make the copy that a distributed task trains, with its recipe and its record of the cases."""
     variant = read_json(source.config(overlay)) if overlay else {}
     training_list = read_training_list(
         list_file, of_classes=source.is_classifier, class_names=variant.get("class_names")
     )
-    copy = prepare_copy(source, folder, training_list, variant | dict(values), resume=False)
+    copy = prepare_copy(source, folder, training_list, variant | dict(values), resume=resume)
     set_config_values(copy.config("evaluate"), {"fold": values["fold"]})
-    record_cases(copy, training_list, values["fold"], resumed=False)
+    begun = (copy.root / CHECKPOINT).is_file()
+    try:
+        record_cases(copy, training_list, values["fold"], resumed=begun)
+    except ValueError as err:  # folds that do not fit the cases
+        raise DataError(f"{err} Make the datalist anew with medimg3d datalist --num-folds.") from err
 
 
 def _has_checkpoints(source: BundleFolder) -> bool:

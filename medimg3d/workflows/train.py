@@ -161,6 +161,8 @@ def train(
     source.config("train_fast")
     refuse_ensemble(source)
     with_finder = _check_stage(source, out, stage, resume=resume)
+    if finder_epochs is not None and not with_finder:
+        raise UsageError(f"{source.name} has no region finder; leave --finder-epochs away.")
     if tracking is not None and find_spec(tracking) is None:
         raise MissingExtraError(tracking, "tracking")
     list_file = find_datalist(dataset_dir, datalist)
@@ -202,7 +204,9 @@ def train(
             return _of_finder(copy, training_list.cases, finder, rejected)
     resumed = (copy.root / CHECKPOINT).is_file()
     settings = _settings(copy, fold, epochs, max_minutes, seed, precision, compiled, resumed)
-    values = _recipe_values(settings) | _watched_at_the_end(copy, settings, overrides or {})
+    values = _recipe_values(settings)
+    if not resumed:  # its copy says when it is watched
+        values |= _watched_at_the_end(copy, settings, overrides or {})
     set_config_values(copy.config("train"), values)
     set_config_values(copy.config("evaluate"), {"fold": settings.fold})
     if resumed:
@@ -342,19 +346,20 @@ def _begun_settings(path: Path, **asked: int | None) -> TrainingSettings:
 
 def _measure(copy: BundleFolder, compiled: bool) -> Any:
     from medimg3d.bundle.code_path import bundle_code
-    from medimg3d.bundle.parser import parse_config
+    from medimg3d.bundle.parser import parse_config, telling_training_errors
     from medimg3d.engines.precision_trial import PRECISIONS, try_precisions
 
-    parser = parse_config(copy, ["train"])
-    with bundle_code(copy.root):
-        network = parser.get_parsed_content("network_def")
-    channels = int(copy.metadata["network_data_format"]["inputs"]["image"]["num_channels"])
-    size = parser["patch_size" if "patch_size" in parser else "image_size"]
-    shape = (int(parser["batch_size"]), channels, *size)
-    device = parser.get_parsed_content("device")
-    # compiled for a CPU, bfloat16 gave a loss of NaN (torch 2.13)
-    precisions = ("float32",) if compiled and device.type == "cpu" else PRECISIONS
-    return try_precisions(network, shape, device, precisions=precisions)
+    with telling_training_errors("train"):
+        parser = parse_config(copy, ["train"])
+        with bundle_code(copy.root):
+            network = parser.get_parsed_content("network_def")
+        channels = int(copy.metadata["network_data_format"]["inputs"]["image"]["num_channels"])
+        size = parser["patch_size" if "patch_size" in parser else "image_size"]
+        shape = (int(parser["batch_size"]), channels, *size)
+        device = parser.get_parsed_content("device")
+        # compiled for a CPU, bfloat16 gave a loss of NaN (torch 2.13)
+        precisions = ("float32",) if compiled and device.type == "cpu" else PRECISIONS
+        return try_precisions(network, shape, device, precisions=precisions)
 
 
 def _epochs_for(max_minutes: float, seconds_per_epoch: float) -> int:

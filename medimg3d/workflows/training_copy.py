@@ -22,6 +22,7 @@ from medimg3d.bundle.folder import (
 )
 from medimg3d.bundle.start_weights import StartWeights
 from medimg3d.data.content_hash import content_sha256
+from medimg3d.data.datalist_file import parse_split
 from medimg3d.data.folds import case_name, select_fold, split_unit
 from medimg3d.errors import BundleError, DataError, UsageError
 
@@ -85,7 +86,7 @@ def read_training_list(
         content = json.loads(list_file.read_text(encoding="utf-8"))
         cases = content["training"]
         labels = _class_names(content, class_names) if of_classes else _label_names(content)
-        split = dict(content.get("split") or {})
+        split = parse_split(content.get("split"))
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise DataError(
             f"{list_file.name} is no usable datalist ({type(err).__name__}: {err}); expected JSON with "

@@ -17,6 +17,11 @@ from medimg3d.cli import main
             1,
             "no permission for results/out",
         ),
+        (
+            FileExistsError(errno.EEXIST, "File exists", "results/out"),
+            1,
+            "results/out is a file, or lies in one; expected a folder.",
+        ),
         (RuntimeError("something odd"), 1, "RuntimeError: something odd (unexpected; run again with --debug"),
         (typer.Abort(), 130, "What was finished is kept. Go on with --resume."),
         (KeyboardInterrupt(), 130, "What was finished is kept. Go on with --resume."),

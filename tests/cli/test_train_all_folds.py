@@ -83,3 +83,70 @@ def test_a_script_for_slurm_has_a_task_for_each_fold_with_cases(tmp_path):
     assert done.exit_code == 0, done.output
     names = [path.rsplit("/", 1)[1] for path in json.loads(done.stdout)["folders"]]
     assert names == ["fold_0_seed_0", "fold_1_seed_0", "fold_2_seed_0"]
+
+
+@pytest.mark.parametrize("more", [[], ["--slurm"]])
+def test_a_fold_without_a_case_is_refused_before_anything_is_written(tmp_path, more):
+    study = phantoms.write_specked_study(tmp_path / "study", num_cases=4)
+    recipe = write_recipe(tmp_path / "recipe")
+    asked = ["train", str(recipe), "--datalist", str(study), "--fold", "9", "--out", str(tmp_path / "run")]
+    done = runner.invoke(
+        app, [*asked, *(word for name in more for word in (name, str(tmp_path / "train.sbatch")))]
+    )
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception) == "--fold is 9, and no case is in it; expected one of 0, 1, 'all' or 'none'."
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "train.sbatch").exists()
+
+
+@pytest.mark.parametrize("option", ["nodes", "gpus", "cpus", "hours"])
+def test_what_slurm_alone_understands_is_refused_without_it(tmp_path, option):
+    recipe = write_recipe(tmp_path / "recipe")
+    asked = ["train", str(recipe), "--datalist", "x.json", "--out", str(tmp_path / "run")]
+    done = runner.invoke(app, [*asked, f"--{option}", "1"])
+    assert str(done.exception) == f"--{option} is for --slurm; leave it away, or give --slurm FILE."
+
+
+def test_a_script_for_slurm_names_the_cases_that_were_left_out(bundle_root, tmp_path):
+    defects = phantoms.write_defects(tmp_path / "defects")
+    asked = [
+        "train",
+        str(bundle_root),
+        "--datalist",
+        str(defects),
+        "--fold",
+        "0",
+        "--out",
+        str(tmp_path / "runs"),
+    ]
+    asked += ["--slurm", str(tmp_path / "train.sbatch"), "--drop-rejected", "--json"]
+    done = runner.invoke(app, asked)
+    assert done.exit_code == 3, done.output
+    assert "unreadable" in json.loads(done.stdout)["rejected"]
+    assert (tmp_path / "train.sbatch").is_file()
+
+
+def test_all_folds_of_a_classifier_go_on_without_resume(bundle_root, tmp_path, monkeypatch):
+    def training(bundle, *, resume, **options):
+        asked.append(resume)
+        raise UsageError("enough")
+
+    asked: list[bool] = []
+    monkeypatch.setattr("medimg3d.workflows.train.train", training)
+    films = phantoms.write_films(tmp_path / "films", num_films=12)
+    command = [
+        "train",
+        str(bundle_root.with_name("xray_pneumonia_densenet")),
+        "--datalist",
+        str(films / "dataset.json"),
+        "--out",
+        str(tmp_path / "cv"),
+    ]
+    assert str(runner.invoke(app, [*command, "--fold", "all"]).exception) == "enough"
+    assert str(runner.invoke(app, [*command, "--fold", "0"]).exception) == "enough"
+    assert asked == [True, False]
+    done = runner.invoke(app, [*command, "--fold", "all", "--softmax"])
+    assert (
+        str(done.exception)
+        == "--softmax is for bundles of label maps, and this one classifies; leave it away."
+    )

@@ -222,3 +222,23 @@ def test_the_hippocampus_list_loads_and_monai_agrees(hippocampus):
     assert len(theirs) == 220
     ours = [{key: item[key] for key in ("image", "label")} for item in datalist.as_monai("training")]
     assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("split", [1], r'"split" is a list; expected an object'),
+        (
+            "split",
+            {"num_folds": "five"},
+            r"\"split\" has 'five' as num_folds; expected a whole number from 2",
+        ),
+        ("split", {"num_folds": 1}, r'"split" has 1 as num_folds; expected a whole number from 2'),
+        ("split", {"seed": "x"}, r"\"split\" has 'x' as seed; expected a whole number from 0"),
+        ("classes", {"a": "x"}, r"\"classes\" has 'a' where an index belongs"),
+    ],
+)
+def test_folds_and_classes_that_are_no_numbers_are_refused(tmp_path, key, value, message):
+    path = write(tmp_path / "d.json", {"training": [{"image": "a.nii.gz"}], key: value})
+    with pytest.raises(DataError, match=message):
+        load_datalist(path)

@@ -278,3 +278,9 @@ def test_a_case_that_does_not_fit_into_memory_is_a_problem_of_its_own(study, tmp
     monkeypatch.setattr(module, "read_pixels", fail)
     one = fingerprint_cases(study, tmp_path / "cache", workers=1)[0]
     assert one.problem == "it needs more memory than is free; --workers 1 reads one case at once"
+
+
+def test_a_cache_that_cannot_be_written_is_no_problem_of_a_case(study, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises((FileExistsError, NotADirectoryError)):
+        fingerprint_cases(study, tmp_path / "cache", workers=1)

@@ -92,8 +92,25 @@ def test_what_the_user_set_stays():
 
 
 def test_a_figure_that_nothing_fits_is_refused():
-    with pytest.raises(DataError, match="Give more --memory-gb"):
+    with pytest.raises(
+        DataError, match=r"Give more --memory-gb, a smaller --patch, or a coarser --spacing\."
+    ):
         run(draft(memory_gb=0.4), 0.4)
+
+
+def test_what_is_advised_against_too_little_memory_fits_the_task():
+    with pytest.raises(
+        DataError, match=r"Give more --memory-gb, a smaller --image-size, or a smaller --batch\."
+    ):
+        run(draft(of_classes(), memory_gb=0.4), 0.4)
+
+
+def test_why_there_is_no_figure_is_told():
+    slow = Measured(None, None, problem="took more than 15 minutes")
+    said = []
+    with pytest.raises(DataError, match="filters: took more than 15 minutes, more than 8 GB"):
+        fit(draft(), limit_gb=8.0, estimate=need, measure=lambda _: slow, fill=True, say=said.append)
+    assert said[0].endswith("filters: took more than 15 minutes")
 
 
 def test_windows_are_halved_until_the_prediction_fits():

@@ -62,6 +62,12 @@ def test_a_region_of_an_unknown_value_is_refused():
         read_label_scheme(Datalist(extra={"regions": {"whole": [1, 7]}}), PARTS)
 
 
+@pytest.mark.parametrize("values", [["a", "b"], "12", [1.5, 2], [], 1])
+def test_regions_that_are_no_lists_of_values_are_refused(values):
+    with pytest.raises(DataError, match=r'"regions" has .* for whole; expected whole numbers from 1'):
+        read_label_scheme(Datalist(extra={"regions": {"whole": values}}), PARTS)
+
+
 def test_background_alone_is_refused():
     with pytest.raises(DataError, match="name no structure"):
         read_label_scheme(Datalist(), {0: "background"})

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import phantoms
 import pytest
-from stock_monai import monai_bundle
+from stock_monai import train_evaluate_infer
 
 from medimg3d.bundle.carried_code import check_carried_code
 from medimg3d.bundle.code_path import bundle_code
@@ -17,11 +17,12 @@ from medimg3d.bundle.folder import BundleFolder
 from medimg3d.bundle.parser import parse_config
 from medimg3d.errors import DataError, UsageError
 from medimg3d.planning.label_scheme import LabelGapError
+from medimg3d.planning.trial import Measured, measure
+from medimg3d.workflows import plan as module
 from medimg3d.workflows.data_check import RefusedDataError
 from medimg3d.workflows.plan import plan_bundle
 
 QUICK = {"trial": False}
-SMALL = {"iterations_per_epoch": 1, "batch_size": 2, "num_workers": 0, "train#trainer#max_epochs": 1}
 FILES = (
     "LICENSE",
     "configs/evaluate.json",
@@ -67,33 +68,6 @@ def with_extra(study, folder, extra, alter=None):
         case["image"], case["label"] = str(study / case["image"]), str(written)
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder
-
-
-def train_evaluate_infer(bundle, data, folder, **more):
-    """With stock MONAI alone; the folder of the predictions."""
-    common = {"bundle_root": bundle, "dataset_dir": data}
-    configs, weights = bundle / "configs", folder / "training" / "models" / "model.pt"
-    out = {"output_dir": folder / "training"}
-    monai_bundle("run", cwd=folder, config_file=configs / "train.json", **out, **common, **(SMALL | more))
-    monai_bundle(
-        "run",
-        cwd=folder,
-        config_file=configs / "evaluate.json",
-        output_dir=folder / "evaluation",
-        checkpoint=weights,
-        **common,
-    )
-    images = {"dataset_dir": data / "imagesTr"} if (data / "imagesTr").is_dir() else {"dataset_dir": data}
-    monai_bundle(
-        "run",
-        cwd=folder,
-        config_file=configs / "inference.json",
-        output_dir=folder / "predictions",
-        checkpoint=weights,
-        bundle_root=bundle,
-        **images,
-    )
-    return folder / "predictions"
 
 
 def test_a_planned_bundle_has_every_file_and_its_own_code(study, tmp_path):
@@ -165,6 +139,26 @@ def test_metadata_fit_our_schema(study, films, tmp_path):
         found = config(plan(folder, tmp_path / f"plan_{number}").bundle, "metadata")
         jsonschema.validate(found, schema)
         assert "+" not in found["pytorch_version"]  # the build is that of the planning machine alone
+
+
+def test_a_plan_without_a_trial_is_measured_when_it_is_planned_again(study, tmp_path, monkeypatch):
+    out = tmp_path / "phantoms"
+    plan(study, out, {"width": 4})
+    measured = []
+    monkeypatch.setattr(
+        module, "measure", lambda *_, **__: measured.append(1) or Measured(0.6, 0.5, validate_gb=0.5)
+    )
+    plan_bundle(study / "dataset.json", out, {"epochs": 7}, workers=1, resume=True)
+    assert measured == [1]
+
+
+def test_the_advice_for_large_weights_is_what_a_plan_takes(study, films, tmp_path):
+    drafted = [plan(folder, tmp_path / folder.name).plan for folder in (study, films)]
+    of_maps, of_films = (module._large_weights(one, 60.0) for one in drafted)
+    assert "--set width=N" in of_maps
+    assert "max_poolings" in of_maps
+    assert "width" not in of_films
+    assert "half precision" in of_films
 
 
 def test_a_second_plan_changes_what_is_asked_and_keeps_the_rest(study, tmp_path):
@@ -487,6 +481,15 @@ def test_a_trial_measures_what_the_planned_bundle_needs(study, tmp_path):
     assert 0.2 < measured["base_gb"] < measured["train_gb"] < 3
     assert measured["base_gb"] < measured["validate_gb"] < 3
     assert "| planned |" in (result.bundle / "docs" / "plan.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_for_another_reason_than_memory_says_so(study, tmp_path):
+    bundle = plan(study, tmp_path / "phantoms", {"width": 4, "batch_size": 2}).bundle
+    recipe = bundle / "configs" / "train.json"
+    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"learning_rate": "abc"}))
+    with pytest.raises(DataError, match=r"The trial of the planned network failed \(TypeError: "):
+        measure(bundle, device="cpu")
 
 
 @pytest.mark.slow

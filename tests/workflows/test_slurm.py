@@ -48,7 +48,7 @@ def assert_valid_shell(path):
 
 def test_a_task_a_fold_and_seed_on_one_gpu(bundle_root, list_file, tmp_path):
     path, out = tmp_path / "train.sbatch", tmp_path / "runs of mine"
-    folders = write_slurm(
+    written = write_slurm(
         path,
         bundle_root,
         out=out,
@@ -58,7 +58,7 @@ def test_a_task_a_fold_and_seed_on_one_gpu(bundle_root, list_file, tmp_path):
         options=["--epochs", "3", "--set", 'name="a b"'],
     )
     assert_valid_shell(path)
-    assert [folder.name for folder in folders][:4] == [
+    assert [folder.name for folder in written.folders][:4] == [
         "fold_0_seed_7",
         "fold_1_seed_7",
         "fold_2_seed_7",
@@ -73,14 +73,14 @@ def test_a_task_a_fold_and_seed_on_one_gpu(bundle_root, list_file, tmp_path):
     options = dict(zip(words[5:-6:2], words[6:-6:2], strict=False))
     assert options["--datalist"] == str(list_file)
     assert (options["--fold"], options["--seed"]) == ("1", "8")
-    assert options["--out"] == str(folders[4])
+    assert options["--out"] == str(written.folders[4])
     assert words[-6:] == ["--resume", "--no-check", "--epochs", "3", "--set", 'name="a b"']
 
 
 def test_several_gpus_run_torchrun_on_copies_that_are_made_beforehand(bundle_root, list_file, tmp_path):
     path, out = tmp_path / "train.sbatch", tmp_path / "runs"
     overrides = {"train#trainer#accumulation_steps": 4}
-    folders = write_slurm(
+    written = write_slurm(
         path,
         bundle_root,
         out=out,
@@ -106,10 +106,25 @@ def test_several_gpus_run_torchrun_on_copies_that_are_made_beforehand(bundle_roo
     assert "--nnodes=2" in words
     assert "--nproc_per_node=4" in words
     assert any(re.fullmatch(r"--rdzv_endpoint=localhost:\d{4,5}", word) for word in words)
-    recipe = json.loads((folders[0] / "configs" / "train.json").read_text())
+    recipe = json.loads((written.folders[0] / "configs" / "train.json").read_text())
     assert (recipe["fold"], recipe["seed"]) == (1, 5)
     assert recipe["train"]["trainer"]["accumulation_steps"] == 4
-    assert (folders[0] / "models" / "training_cases.json").is_file()
+    assert (written.folders[0] / "models" / "training_cases.json").is_file()
+
+
+def test_a_script_for_several_gpus_is_written_anew_once_a_task_has_begun(bundle_root, list_file, tmp_path):
+    asked = {"out": tmp_path / "runs", "list_file": list_file, "folds": [1], "seeds": [5], "check": None}
+    job = SlurmJob(gpus=4, hours=3)
+    (folder,) = write_slurm(tmp_path / "train.sbatch", bundle_root, job=job, **asked).folders
+    checkpoint = folder / "training" / "checkpoint.pt"
+    checkpoint.parent.mkdir(exist_ok=True)
+    checkpoint.write_bytes(b"begun")
+    with pytest.raises(UsageError, match="Add --resume to go on"):
+        write_slurm(tmp_path / "train.sbatch", bundle_root, job=job, **asked)
+    longer = SlurmJob(gpus=4, hours=9)
+    write_slurm(tmp_path / "train.sbatch", bundle_root, job=longer, resume=True, **asked)
+    assert "--time=9:00:00" in (tmp_path / "train.sbatch").read_text()
+    assert checkpoint.read_bytes() == b"begun"
 
 
 def test_defects_are_said_before_a_script_is_written(bundle_root, tmp_path):
@@ -190,7 +205,7 @@ def test_two_nodes_train_with_accumulated_gradients_and_go_on_after_a_kill(
     trained = {}
     for name in ("whole", "killed"):
         path = tmp_path / f"{name}.sbatch"
-        (folder,) = write_slurm(
+        written = write_slurm(
             path,
             bundle_root,
             out=tmp_path / name,
@@ -200,6 +215,7 @@ def test_two_nodes_train_with_accumulated_gradients_and_go_on_after_a_kill(
             job=SlurmJob(nodes=2, gpus=0),
             overrides=overrides,
         )
+        (folder,) = written.folders
         if name == "killed":
             monkeypatch.setenv("CHECKPOINT", str(folder / "training" / "checkpoint.pt"))
             run_script(path, tmp_path, KILLED_AFTER_AN_EPOCH, nodes=2, returncode=128 + 9)
