@@ -30,7 +30,7 @@ def with_class_index(
     labelled = []
     for case in cases:
         found = case.get(class_key, (case.get("values") or {}).get(class_key))
-        label = index.get(found.lower()) if isinstance(found, str) else found
+        label = _number(found, index) if isinstance(found, str) else found
         if not isinstance(label, int) or not 0 <= label < len(index):
             raise ValueError(
                 f"Case {case.get('id') or case.get('image')}: {class_key} is {found!r}; expected one of "
@@ -38,6 +38,16 @@ def with_class_index(
             )
         labelled.append({"image": case["image"], "label": label})
     return labelled
+
+
+def _number(name: str, index: Mapping[str, int]) -> int | None:
+    """Index of a class.
+
+    MONAI's ``load_decathlon_datalist`` makes a path of a name that is also a file's or folder's beside the datalist, as
+    where films lie in a folder for each class.
+    """
+    lower = name.lower()
+    return index.get(lower, index.get(lower.replace("\\", "/").rsplit("/", 1)[-1]))
 
 
 def class_weights(cases: Sequence[Mapping[str, Any]], *, num_classes: int) -> list[float]:

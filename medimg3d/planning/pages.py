@@ -364,7 +364,8 @@ def _commands(plan: Plan, datalist: str) -> list[str]:
     if not plan.is_segmentation:
         return [
             one,
-            f"medimg3d evaluate PREDICTIONS {datalist} --out SCORES        # after medimg3d predict OUT IMAGES",
+            "medimg3d predict OUT IMAGES --out PREDICTIONS",
+            f"medimg3d evaluate PREDICTIONS {datalist} --out SCORES",
         ]
     return [
         one,

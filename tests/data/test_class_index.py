@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+
 import pytest
+from monai.data import load_decathlon_datalist
 
 from medimg3d.data.class_index import class_weights, with_class_index
 
@@ -35,3 +38,12 @@ def test_weights_make_three_of_one_class_count_as_much_as_one_of_the_other():
 def test_a_class_without_a_case_has_no_weight():
     with pytest.raises(ValueError, match="Class 1 has no training case"):
         class_weights([{"label": 0}], num_classes=2)
+
+
+def test_a_class_whose_folder_lies_beside_the_datalist_is_still_a_class(tmp_path):
+    (tmp_path / "PNEUMONIA").mkdir()
+    content = {"training": [{"image": "a.png", "class_label": "PNEUMONIA"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    cases = load_decathlon_datalist(tmp_path / "dataset.json", data_list_key="training")
+    assert cases[0]["class_label"] == str(tmp_path / "PNEUMONIA"), "MONAI no longer makes a path of it"
+    assert with_class_index(cases, class_names=NAMES)[0]["label"] == 1

@@ -1,5 +1,5 @@
 # Copied from medimg3d/data/class_index.py; do not edit here.
-# Source sha256: 2947435565f235b1a1ed6a68d3d3c9a8c1dddc78c30f5d76219de490ff6176ad
+# Source sha256: 53153fa5f0f666d00a6b419ec26ebfb52323ee1720a25e344545e367c56660d2
 """From class names in a datalist to the numbers that a network is trained on.
 
 Pure Python: bundles carry a copy of this file.
@@ -32,7 +32,7 @@ def with_class_index(
     labelled = []
     for case in cases:
         found = case.get(class_key, (case.get("values") or {}).get(class_key))
-        label = index.get(found.lower()) if isinstance(found, str) else found
+        label = _number(found, index) if isinstance(found, str) else found
         if not isinstance(label, int) or not 0 <= label < len(index):
             raise ValueError(
                 f"Case {case.get('id') or case.get('image')}: {class_key} is {found!r}; expected one of "
@@ -40,6 +40,16 @@ def with_class_index(
             )
         labelled.append({"image": case["image"], "label": label})
     return labelled
+
+
+def _number(name: str, index: Mapping[str, int]) -> int | None:
+    """Index of a class.
+
+    MONAI's ``load_decathlon_datalist`` makes a path of a name that is also a file's or folder's beside the datalist, as
+    where films lie in a folder for each class.
+    """
+    lower = name.lower()
+    return index.get(lower, index.get(lower.replace("\\", "/").rsplit("/", 1)[-1]))
 
 
 def class_weights(cases: Sequence[Mapping[str, Any]], *, num_classes: int) -> list[float]:
