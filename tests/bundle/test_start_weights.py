@@ -9,7 +9,7 @@ import torch
 from medimg3d.bundle.code_path import bundle_code
 from medimg3d.bundle.folder import BundleFolder, copy_bundle, rename_classes
 from medimg3d.bundle.parser import parse_config
-from medimg3d.bundle.start_weights import begin_with, find_start_weights, refuse_other_start
+from medimg3d.bundle.start_weights import StartReport, begin_with, find_start_weights, refuse_other_start
 from medimg3d.errors import BundleError, UsageError
 from medimg3d.workflows.train import train
 
@@ -102,3 +102,8 @@ def test_a_training_of_no_step_ends_with_the_weights_it_began_with(bundle_root, 
     assert result.start[0] == "100.0% of the network begins with the given weights."
     cases = json.loads((tmp_path / "run" / "models" / "training_cases.json").read_text())["cases"]
     assert {case.get("from") for case in cases} == {None, "mri_hippocampus_unet"}
+
+
+def test_a_share_is_not_rounded_up_to_all():
+    assert StartReport(0.99996, {"head.bias": "not given"}, []).lines()[0].startswith("99.9% ")
+    assert StartReport(1.0, {}, []).lines()[0].startswith("100.0% ")
