@@ -62,7 +62,8 @@ class StartReport:
 
     def lines(self) -> list[str]:
         """What a person is told."""
-        share = self.share if self.share == 1 else min(self.share, 0.999)  # rounded up it would deny the next lines
+        # rounded up to all it would deny the next lines
+        share = self.share if self.share == 1 else min(self.share, 0.999)
         told = [f"{share:.1%} of the network begins with the given weights."]
         told += [f"At random: {name} ({why})" for name, why in self.left.items()]
         if self.unused:
