@@ -314,7 +314,7 @@ def _memory_lines(plan: Plan) -> list[str]:
         counted = (
             "Training is measured steps with their optimizer and the averaged weights, "
             f"{RUNNING_GB:g} GB for the rest of its process{loading}. Validation is that process between two steps, "
-            "with windows at once and the largest image."
+            "with as many windows as are taken at once, and the largest image with all its classes."
         )
     else:
         counted = "Training is measured steps with their optimizer and the averaged weights, on the GPU."
