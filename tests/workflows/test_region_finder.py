@@ -97,11 +97,13 @@ def test_the_plan_says_that_a_region_is_found_first(planned):
 def test_a_second_plan_keeps_the_finder_or_drops_it_when_asked(study, tmp_path):
     first = plan_bundle(study / "dataset.json", tmp_path / "balls", SETTINGS, workers=1).plan
     second = plan_bundle(
-        study / "dataset.json", tmp_path / "balls", {"epochs": 3}, resume=True, workers=1
+        study / "dataset.json", tmp_path / "balls", {"epochs": 3, "trial": False}, resume=True, workers=1
     ).plan
     assert second.finder == first.finder
     assert second.patch_size == first.patch_size
-    third = plan_bundle(study / "dataset.json", tmp_path / "balls", {"finder": "no"}, resume=True, workers=1)
+    third = plan_bundle(
+        study / "dataset.json", tmp_path / "balls", {"finder": "no", "trial": False}, resume=True, workers=1
+    )
     assert third.plan.finder is None
     assert not (third.bundle / "configs" / "train_finder.json").exists()
 
