@@ -313,9 +313,13 @@ def _memory_lines(plan: Plan) -> list[str]:
         )
         counted = (
             "Training is measured steps with their optimizer and the averaged weights, "
-            f"{RUNNING_GB:g} GB for the rest of its process{loading}. Validation is that process between two steps, "
-            "with as many windows as are taken at once, and the largest image with all its classes."
+            f"{RUNNING_GB:g} GB for the rest of its process{loading}."
         )
+        if plan.is_segmentation:
+            counted += (
+                " Validation is that process between two steps, with as many windows as are taken at once, and the "
+                "largest image with all its classes."
+            )
     else:
         counted = "Training is measured steps with their optimizer and the averaged weights, on the GPU."
     return [
