@@ -15,6 +15,7 @@ from medimg3d.data.datalist import Datalist
 from medimg3d.data.image_facts import image_ending
 from medimg3d.errors import DataError
 from medimg3d.planning.fingerprint import CasePrint, ImagePrint
+from medimg3d.planning.label_scheme import ignored_value
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def gather_facts(prints: Sequence[CasePrint], datalist: Datalist) -> DataFacts:
         shapes=tuple(first.shape for first in firsts),
         spacings_mm=tuple(first.spacing_mm if datalist.has_voxel_size else None for first in firsts),
         labels={
-            value: datalist.labels.get(value, f"label {value}" if value else "background") for value in values
+            value: datalist.labels.get(value, _unnamed(value, ignored_value(datalist))) for value in values
         },
         classes=datalist.classes or tuple(sorted(set(counts))),
         class_counts={name: counts.count(name) for name in datalist.classes or sorted(set(counts))},
@@ -209,6 +210,11 @@ def gather_facts(prints: Sequence[CasePrint], datalist: Datalist) -> DataFacts:
         num_test=sum(one.section == "test" for one in prints),
         split=datalist.split,
     )
+
+
+def _unnamed(value: int, ignored: int | None) -> str:
+    """What a label value is called that the datalist has no name for."""
+    return "background" if not value else "ignored" if value == ignored else f"label {value}"
 
 
 def _endings(files: Iterable[Path]) -> tuple[str, ...]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
+import phantoms
 from facts import channel, facts
 
+from medimg3d.data.datalist_file import load_datalist
+from medimg3d.planning.data_facts import gather_facts
+from medimg3d.planning.fingerprint import fingerprint_cases
 from medimg3d.planning.pages import _data_lines
 
 
@@ -35,3 +40,15 @@ def test_median_volumes_stand_beside_the_voxels_where_they_are_known():
     assert "| label 1: liver | in 10 cases, 4000 voxels, 4 mL (median) |" in lines(label_ml={1: 4.0})
     assert "| label 1: liver | in 10 cases, 4000 voxels, 1512 mL (median) |" in lines(label_ml={1: 1512.3})
     assert "| label 1: liver | in 10 cases, 4000 voxels (median) |" in lines()
+
+
+def test_an_ignored_value_is_called_so(tmp_path):
+    study = phantoms.write_decathlon(tmp_path / "study", 3)
+    label = phantoms.two_part_phantom(0)[1]
+    label[:, :, 20:] = 255
+    phantoms.write_nifti(study / "labelsTr" / "phantom_000.nii.gz", label)
+    file = study / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"ignore_label": 255}))
+    listed = load_datalist(file)
+    prints = fingerprint_cases(listed, tmp_path / "cache", workers=1, ignore_label=255)
+    assert gather_facts(prints, listed).labels == {0: "background", 1: "front", 2: "rear", 255: "ignored"}
