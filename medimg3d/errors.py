@@ -7,6 +7,8 @@ traceback.
 
 from __future__ import annotations
 
+import errno
+
 
 class Medimg3dError(Exception):
     """Something the user can mend; the command line ends with exit code 1."""
@@ -67,3 +69,18 @@ def is_out_of_memory(err: BaseException) -> bool:
     if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
         return True
     return isinstance(err, RuntimeError) and "can't allocate memory" in str(err)
+
+
+def in_one_line(err: Exception) -> str:
+    """What a person is told of an error that is none of medimg3d's own.
+
+    Args:
+        err: What was caught.
+    """
+    if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; nothing half-written was left. Free some space and run the command again."
+    if isinstance(err, PermissionError):
+        return f"no permission for {err.filename}; expected a folder that you may write to."
+    if isinstance(err, (FileExistsError, NotADirectoryError)) and err.filename is not None:
+        return f"{err.filename} is a file, or lies in one; expected a folder. Choose another one."
+    return f"{type(err).__name__}: {err} (unexpected; run again with --debug for the traceback)"

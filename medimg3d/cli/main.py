@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 3 done with rejected inputs, 130 stop
 
 from __future__ import annotations
 
-import errno
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -14,7 +13,7 @@ import typer
 
 from medimg3d import __version__
 from medimg3d.cli.output import errors_console
-from medimg3d.errors import Medimg3dError
+from medimg3d.errors import Medimg3dError, in_one_line
 
 # Module below medimg3d.cli → the names it registers, in the order of the job they belong to.
 COMMAND_MODULES = (
@@ -97,18 +96,8 @@ def run(argv: list[str] | None = None) -> int:
             sys.exit(usage_exit)
         if "--debug" in arguments:
             raise
-        errors_console().print(f"[bold red]Error:[/] {_escape(_in_one_line(err))}", soft_wrap=True)
+        errors_console().print(f"[bold red]Error:[/] {_escape(in_one_line(err))}", soft_wrap=True)
         sys.exit(1)
-
-
-def _in_one_line(err: Exception) -> str:
-    if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; nothing half-written was left. Free some space and run the command again."
-    if isinstance(err, PermissionError):
-        return f"no permission for {err.filename}; expected a folder that you may write to."
-    if isinstance(err, (FileExistsError, NotADirectoryError)) and err.filename is not None:
-        return f"{err.filename} is a file, or lies in one; expected a folder. Choose another one."
-    return f"{type(err).__name__}: {err} (unexpected; run again with --debug for the traceback)"
 
 
 def _escape(text: str) -> str:

@@ -14,7 +14,7 @@ import traceback
 from importlib import import_module
 from threading import Thread
 
-from medimg3d.errors import Medimg3dError
+from medimg3d.errors import Medimg3dError, in_one_line
 from medimg3d.workflows.jobs import COMMAND_MODULE
 
 STOPPED = 130
@@ -39,7 +39,7 @@ def main() -> int:
         return STOPPED
     except Exception as err:  # noqa: BLE001 - told in the log, and by the exit code
         traceback.print_exc()
-        print(f"Error: {type(err).__name__}: {err}", file=sys.stderr)  # noqa: T201 - goes to the job's log
+        print(f"Error: {in_one_line(err)}", file=sys.stderr)  # noqa: T201 - goes to the job's log
         return 1
     return 0
 

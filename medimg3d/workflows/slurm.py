@@ -11,7 +11,7 @@ from typing import Any
 
 from medimg3d.atomic import write_text
 from medimg3d.bundle.folder import BundleFolder, read_json, set_config_values
-from medimg3d.errors import DataError, UsageError
+from medimg3d.errors import UsageError
 from medimg3d.workflows.data_check import DataCheck, check_list
 from medimg3d.workflows.jobs import COMMAND_MODULE, TrainingTask, fold_word, training_tasks
 from medimg3d.workflows.training_copy import CHECKPOINT, prepare_copy, read_training_list, record_cases
@@ -147,10 +147,7 @@ def _prepare(
     copy = prepare_copy(source, folder, training_list, variant | dict(values), resume=resume)
     set_config_values(copy.config("evaluate"), {"fold": values["fold"]})
     begun = (copy.root / CHECKPOINT).is_file()
-    try:
-        record_cases(copy, training_list, values["fold"], resumed=begun)
-    except ValueError as err:  # folds that do not fit the cases
-        raise DataError(f"{err} Make the datalist anew with medimg3d datalist --num-folds.") from err
+    record_cases(copy, training_list, values["fold"], resumed=begun)
 
 
 def _has_checkpoints(source: BundleFolder) -> bool:

@@ -25,11 +25,10 @@ from medimg3d.data.content_hash import content_sha256
 from medimg3d.data.folds import case_name, select_fold, split_unit
 from medimg3d.data.json_file import write_json
 from medimg3d.engines.history import read_history
-from medimg3d.errors import BundleError, DataError, MissingExtraError, UsageError
+from medimg3d.errors import BundleError, MissingExtraError, UsageError
 from medimg3d.workflows.data_check import FACTS, CheckedList, DataCheck, check_list
 from medimg3d.workflows.training_copy import (
     CHECKPOINT,
-    TrainingList,
     find_datalist,
     prepare_copy,
     read_training_list,
@@ -188,7 +187,7 @@ def train(
         from medimg3d.workflows.train_finder import BOTH_CASES, refuse_other_fold, train_finder
 
         refuse_other_fold(copy.root, fold)
-        _record(copy, training_list, fold, resumed=True, record=BOTH_CASES)
+        record_cases(copy, training_list, fold, resumed=True, record=BOTH_CASES)
         if stage != "fine":
             finder = train_finder(
                 copy,
@@ -213,7 +212,7 @@ def train(
         refuse_other_start(copy, start)
     elif start is not None:
         write_json(begin_with(copy, start).as_json(), copy.root / START_REPORT)
-    _record(copy, training_list, settings.fold, resumed=resumed, start=start)
+    record_cases(copy, training_list, settings.fold, resumed=resumed, start=start)
     _run(copy, list_file, settings, options, tracking)
     result = _finish(copy, training_list.cases, settings, found)
     is_pretraining = bool(read_json(copy.config("train")).get("pretraining"))
@@ -365,13 +364,6 @@ def _measure(copy: BundleFolder, compiled: bool) -> Any:
 def _epochs_for(max_minutes: float, seconds_per_epoch: float) -> int:
     overhead = 1.25  # loading, loss, optimizer, validation
     return max(1, math.floor(max_minutes * 60 / (overhead * seconds_per_epoch)))
-
-
-def _record(copy: BundleFolder, training_list: TrainingList, fold: int, **options: Any) -> None:
-    try:
-        record_cases(copy, training_list, fold, **options)
-    except ValueError as err:  # folds that do not fit the cases
-        raise DataError(f"{err} Make the datalist anew with medimg3d datalist --num-folds.") from err
 
 
 def _watched_at_the_end(

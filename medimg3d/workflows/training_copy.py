@@ -273,15 +273,19 @@ def record_cases(
 
     Raises:
         BundleError: A resumed run would see other cases.
+        DataError: The folds do not fit the cases.
     """
     config = read_json(copy.config("train"))
-    trained = select_fold(
-        training_list.cases,
-        fold=fold,
-        part="training",
-        num_folds=config["num_folds"],
-        seed=config["fold_seed"],
-    )
+    try:
+        trained = select_fold(
+            training_list.cases,
+            fold=fold,
+            part="training",
+            num_folds=config["num_folds"],
+            seed=config["fold_seed"],
+        )
+    except ValueError as err:
+        raise DataError(f"{err} Make the datalist anew with medimg3d datalist --num-folds.") from err
     folder = training_list.file.parent
     cases = [
         {
